@@ -1,0 +1,391 @@
+//! The command line: a table of commands and options. Longer than other files for that reason.
+//!
+//! Says how words are taken apart, not what they lead to.
+
+#![expect(missing_docs, reason = "what clap shows as help is the documentation")]
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use sarus_oci::Platform;
+
+/// OCI container engine for HPC
+#[derive(Debug, Parser)]
+#[command(
+    name = "sarus",
+    version,
+    max_term_width = 100,
+    arg_required_else_help = true,
+    disable_help_subcommand = false
+)]
+pub struct Arguments {
+    #[command(flatten)]
+    pub verbosity: Verbosity,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Verbosity {
+    /// Say on standard error what is done
+    #[arg(long, global = true)]
+    pub verbose: bool,
+    /// Say on standard error what is done, in every detail
+    #[arg(long, global = true)]
+    pub debug: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Get an image from a registry
+    Pull(PullArgs),
+    /// Run a command in a new container
+    Run(Box<RunArgs>),
+    /// List the images
+    Images(ImagesArgs),
+    /// Remove images
+    Rmi(RmiArgs),
+    /// Show all that is known of images, as JSON
+    Inspect(InspectArgs),
+    /// Write an image to a squashfs file, with the owners that it has in the registry
+    Export(ExportArgs),
+    /// List the hooks, and whether each would run
+    Hooks(HooksArgs),
+    /// Store credentials for a registry
+    Login(LoginArgs),
+    /// Remove the credentials for a registry
+    Logout(LogoutArgs),
+    /// Print a completion script for a shell
+    Completion(CompletionArgs),
+    /// Show the version
+    Version(VersionArgs),
+    /// Unpack an image file to a directory
+    #[command(hide = true)]
+    UnpackImage(UnpackArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct PullArgs {
+    /// The image: [REGISTRY/]REPOSITORY[:TAG][@DIGEST]
+    #[arg(value_name = "REFERENCE")]
+    pub reference: String,
+    #[command(flatten)]
+    pub credentials: CredentialArgs,
+    #[command(flatten)]
+    pub place: PlaceArgs,
+    /// Print the digest only
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Accepted for Sarus 1's sake: the conversion needs no space besides the image's
+    #[arg(long, value_name = "DIR")]
+    pub temp_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Default, Args)]
+pub struct CredentialArgs {
+    /// User name at the registry; the password is asked for, or see --password-stdin
+    #[arg(short, long, value_name = "USER")]
+    pub username: Option<String>,
+    /// Read the password from standard input
+    #[arg(long, requires = "username", conflicts_with = "login")]
+    pub password_stdin: bool,
+    /// Ask for user name and password; without a terminal, read them as two lines
+    #[arg(long)]
+    pub login: bool,
+}
+
+#[derive(Debug, Clone, Default, Args)]
+pub struct PlaceArgs {
+    /// Use the site's store instead of your own
+    #[arg(long)]
+    pub centralized_repository: bool,
+    /// The platform instead of this machine's: OS/ARCHITECTURE[/VARIANT]
+    #[arg(long, value_name = "PLATFORM", value_parser = Platform::parse)]
+    pub platform: Option<Platform>,
+}
+
+impl PlaceArgs {
+    /// The platform asked for, else this machine's.
+    pub fn platform(&self) -> Platform {
+        self.platform.clone().unwrap_or_else(Platform::host)
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(override_usage = "sarus run [OPTIONS] IMAGE [COMMAND [ARGUMENT...]]")]
+pub struct RunArgs {
+    /// Image (a reference, or the path of a squashfs file), command and its arguments; options
+    /// end at the image
+    #[arg(value_name = "IMAGE", required = true, num_args = 1.., trailing_var_arg = true)]
+    pub words: Vec<OsString>,
+    #[command(flatten)]
+    pub place: PlaceArgs,
+    #[command(flatten)]
+    pub environment: EnvironmentArgs,
+    #[command(flatten)]
+    pub mounts: MountArgs,
+    #[command(flatten)]
+    pub process: ProcessArgs,
+    #[command(flatten)]
+    pub container: ContainerArgs,
+    #[command(flatten)]
+    pub hooks: HookArgs,
+    /// When to pull the image
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = Pull::Missing)]
+    pub pull: Pull,
+}
+
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Environment")]
+pub struct EnvironmentArgs {
+    /// Set a variable; without a value, take the host's
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    pub env: Vec<OsString>,
+    /// Set the variables in a file, one NAME=VALUE a line
+    #[arg(long, value_name = "FILE")]
+    pub env_file: Vec<PathBuf>,
+}
+
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Mounts and devices")]
+pub struct MountArgs {
+    /// Mount something: type=bind,source=PATH,destination=PATH[,readonly] or
+    /// type=tmpfs,destination=PATH[,tmpfs-size=SIZE][,tmpfs-mode=MODE]
+    #[arg(long, value_name = "KEY=VALUE,...")]
+    pub mount: Vec<OsString>,
+    /// Mount a file or directory of the host
+    #[arg(short, long, value_name = "SOURCE:DESTINATION[:ro]")]
+    pub volume: Vec<OsString>,
+    /// Mount an empty file system in memory
+    #[arg(long, value_name = "DESTINATION[:size=SIZE,mode=MODE]")]
+    pub tmpfs: Vec<OsString>,
+    /// Give access to a device of the host
+    #[arg(long, value_name = "HOST[:CONTAINER][:rwm]")]
+    pub device: Vec<OsString>,
+}
+
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Process")]
+pub struct ProcessArgs {
+    /// Program instead of the image's entrypoint, without its default arguments; empty: none
+    #[arg(long, value_name = "PROGRAM")]
+    pub entrypoint: Option<OsString>,
+    /// Directory in which the command starts, absolute; made when absent
+    #[arg(short, long, value_name = "DIR")]
+    pub workdir: Option<OsString>,
+    /// Give the command a terminal of its own; also where standard input is none, as in a job
+    #[arg(short, long)]
+    pub tty: bool,
+    /// Accepted for Docker's sake: standard input is always passed on
+    #[arg(short, long)]
+    pub interactive: bool,
+    /// Run an init as process 1, which passes signals on and reaps
+    #[arg(long)]
+    pub init: bool,
+    /// The processes that the command sees
+    #[arg(long, value_enum, value_name = "NAMESPACE")]
+    pub pid: Option<Pid>,
+}
+
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Container")]
+pub struct ContainerArgs {
+    /// Name of the container
+    #[arg(short, long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Refuse writes to the image's files
+    #[arg(long)]
+    pub read_only: bool,
+    /// Accepted for Docker's sake: a container always vanishes at its end
+    #[arg(long)]
+    pub rm: bool,
+    /// Annotation of the container, for hooks
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub annotation: Vec<String>,
+    /// OCI runtime: runc, crun, or the path of one
+    #[arg(long, value_name = "RUNTIME")]
+    pub runtime: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Hooks")]
+pub struct HookArgs {
+    /// Replace the image's MPI library by the host's; implies --glibc
+    #[arg(short, long)]
+    pub mpi: bool,
+    /// Which of the host's MPI libraries; implies --mpi
+    #[arg(long, value_name = "TYPE")]
+    pub mpi_type: Option<String>,
+    /// Replace the image's glibc by the host's where that is newer
+    #[arg(long)]
+    pub glibc: bool,
+    /// Run an SSH server in the container; implies --pid=private
+    #[arg(long)]
+    pub ssh: bool,
+}
+
+/// When `run` pulls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Pull {
+    /// When the store has no such image
+    Missing,
+    /// Always look whether the registry has another one
+    Always,
+    /// Never
+    Never,
+    /// When the registry has another one; the store's is taken where the registry cannot be asked
+    Newer,
+}
+
+/// A PID namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Pid {
+    /// All of the host
+    Host,
+    /// Those of the container only
+    Private,
+}
+
+/// How lists and records are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Format {
+    /// For people
+    #[default]
+    Table,
+    /// For programs
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub struct ImagesArgs {
+    /// Show the digests of the manifests
+    #[arg(long)]
+    pub digests: bool,
+    /// How to print
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    pub format: Format,
+    /// Print the image ids only
+    #[arg(short, long, conflicts_with = "format")]
+    pub quiet: bool,
+    /// Print whole ids
+    #[arg(long)]
+    pub no_trunc: bool,
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct StoreArgs {
+    /// Use the site's store instead of your own
+    #[arg(long)]
+    pub centralized_repository: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct RmiArgs {
+    /// Images: by reference, or by the beginning of an image id
+    #[arg(value_name = "IMAGE", required_unless_present = "force")]
+    pub images: Vec<String>,
+    /// Delete the files now, those removed before too, though jobs on other nodes may use them
+    #[arg(short, long)]
+    pub force: bool,
+    #[command(flatten)]
+    pub place: PlaceArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// Images: by reference, or by the beginning of an image id
+    #[arg(value_name = "IMAGE", required = true)]
+    pub images: Vec<String>,
+    #[command(flatten)]
+    pub place: PlaceArgs,
+    /// Accepted as for other commands; JSON is the only format
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Json::Json)]
+    pub format: Json,
+}
+
+/// The one format of records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Json {
+    /// JSON
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// The image: a reference, or the beginning of an image id
+    #[arg(value_name = "IMAGE")]
+    pub image: String,
+    /// The squashfs file to write
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Replace a file that is there
+    #[arg(short, long)]
+    pub force: bool,
+    #[command(flatten)]
+    pub place: PlaceArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(override_usage = "sarus hooks [OPTIONS] [IMAGE [COMMAND [ARGUMENT...]]]")]
+pub struct HooksArgs {
+    /// Image and command for which the hooks' conditions are looked at
+    #[arg(value_name = "IMAGE", num_args = 0.., trailing_var_arg = true)]
+    pub words: Vec<OsString>,
+    #[command(flatten)]
+    pub hooks: HookArgs,
+    #[command(flatten)]
+    pub mounts: MountArgs,
+    /// Annotation of the container
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub annotation: Vec<String>,
+    /// How to print
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    pub format: Format,
+}
+
+#[derive(Debug, Args)]
+pub struct LoginArgs {
+    /// The registry: HOST or HOST:PORT
+    #[arg(value_name = "REGISTRY", default_value = sarus_oci::DEFAULT_REGISTRY)]
+    pub registry: String,
+    /// User name; asked for when not given
+    #[arg(short, long, value_name = "USER")]
+    pub username: Option<String>,
+    /// Read the password from standard input
+    #[arg(long, requires = "username")]
+    pub password_stdin: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct LogoutArgs {
+    /// The registry: HOST or HOST:PORT
+    #[arg(value_name = "REGISTRY", default_value = sarus_oci::DEFAULT_REGISTRY)]
+    pub registry: String,
+}
+
+#[derive(Debug, Args)]
+pub struct CompletionArgs {
+    /// The shell
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+pub struct VersionArgs {
+    /// How to print
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    pub format: Format,
+}
+
+#[derive(Debug, Args)]
+pub struct UnpackArgs {
+    /// A squashfs file
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// The directory to fill; it exists and is empty
+    #[arg(value_name = "DIR")]
+    pub directory: PathBuf,
+}

@@ -1,0 +1,228 @@
+//! `sarus images`, `rmi` and `inspect`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use sarus_image::{Extent, Image, Name, Removal, Removed, Store};
+use sarus_oci::{Digest, Reference};
+use serde::Serialize;
+
+use crate::args::{Format, ImagesArgs, InspectArgs, RmiArgs};
+use crate::error::CliError;
+use crate::output::{self, ago, short_id, size, table};
+use crate::settings::Settings;
+use crate::to_stderr;
+
+/// One line of the list: an image under one of its names.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Line {
+    /// Registry and repository, as Docker shortens them.
+    pub repository: String,
+    /// Tag; none for a name with a digest only.
+    pub tag: Option<String>,
+    /// Digest of the platform's manifest.
+    pub digest: Digest,
+    /// Digest of the configuration.
+    pub image_id: Digest,
+    /// The platform.
+    pub platform: String,
+    /// When the image was made, RFC 3339.
+    pub created: Option<String>,
+    /// When the name was last given, seconds since 1970.
+    pub pulled: Option<u64>,
+    /// Length of the squashfs file in bytes.
+    pub size: u64,
+    /// The registry.
+    pub server: String,
+}
+
+impl Line {
+    /// A line for an image and one of its names, or none.
+    pub fn new(image: &Image, name: Option<&Name>) -> Self {
+        let reference = name.map(|name| &name.reference);
+        let metadata = &image.metadata;
+        Self {
+            repository: reference.map_or_else(|| "<none>".to_owned(), short_repository),
+            tag: reference.and_then(|reference| reference.tag()).map(str::to_owned),
+            digest: image.digest.clone(),
+            image_id: metadata.config_digest.clone(),
+            platform: name.map_or(&metadata.platform, |name| &name.platform).to_string(),
+            created: metadata.created.clone(),
+            pulled: name.map(|name| name.pulled),
+            size: metadata.conversion.bytes,
+            server: reference.map_or("<none>", Reference::registry).to_owned(),
+        }
+    }
+}
+
+/// What users call the repository: without the default registry and its namespace.
+fn short_repository(reference: &Reference) -> String {
+    let repository = reference.repository();
+    if reference.registry() != sarus_oci::DEFAULT_REGISTRY {
+        return reference.name();
+    }
+    repository.strip_prefix("library/").unwrap_or(repository).to_owned()
+}
+
+/// `sarus images`
+pub(crate) fn images(args: &ImagesArgs) -> Result<(), CliError> {
+    let settings = Settings::load()?;
+    let mut lines = Vec::new();
+    for store in settings.stores(args.store.centralized_repository)?.iter() {
+        tidy(store, settings.config.removal_grace);
+        lines.extend(lines_of(store)?);
+    }
+    if args.quiet {
+        return output::text(&ids(&lines, args.no_trunc));
+    }
+    match args.format {
+        Format::Json => output::json(&lines),
+        Format::Table => {
+            let now = jiff::Timestamp::now().as_second();
+            output::text(&images_table(&lines, args.digests, args.no_trunc, now))
+        }
+    }
+}
+
+fn lines_of(store: &Store) -> Result<Vec<Line>, CliError> {
+    let listing = store.list().map_err(sarus_image::ImageError::from)?;
+    for damage in &listing.damaged {
+        to_stderr(&format!("warning: {damage}\n"));
+    }
+    let mut named: BTreeMap<&Digest, bool> = BTreeMap::new();
+    let mut lines = Vec::new();
+    for name in &listing.names {
+        // A name whose image is gone is not listed.
+        if let Some(image) = listing.images.get(&name.digest) {
+            named.insert(&name.digest, true);
+            lines.push(Line::new(image, Some(name)));
+        }
+    }
+    let unnamed = listing.images.values().filter(|image| !named.contains_key(&image.digest));
+    lines.extend(unnamed.map(|image| Line::new(image, None)));
+    Ok(lines)
+}
+
+fn ids(lines: &[Line], whole: bool) -> String {
+    let mut text = String::new();
+    for line in lines {
+        text.push_str(&id(&line.image_id, whole));
+        text.push('\n');
+    }
+    text
+}
+
+fn id(digest: &Digest, whole: bool) -> String {
+    if whole { digest.to_string() } else { short_id(digest.hex()).to_owned() }
+}
+
+/// The table that people see. `now` in seconds since 1970.
+#[expect(clippy::fn_params_excessive_bools, reason = "the two options of the table, as given")]
+pub fn images_table(lines: &[Line], digests: bool, no_trunc: bool, now: i64) -> String {
+    let mut header = vec!["REPOSITORY", "TAG"];
+    if digests {
+        header.push("DIGEST");
+    }
+    header.extend(["IMAGE ID", "CREATED", "SIZE", "SERVER"]);
+    let rows: Vec<Vec<String>> = lines
+        .iter()
+        .map(|line| {
+            let mut row = vec![line.repository.clone()];
+            row.push(line.tag.clone().unwrap_or_else(|| "<none>".to_owned()));
+            if digests {
+                row.push(line.digest.to_string());
+            }
+            row.push(id(&line.image_id, no_trunc));
+            row.push(created(line, now));
+            row.push(size(line.size));
+            row.push(line.server.clone());
+            row
+        })
+        .collect();
+    table(&header, &rows)
+}
+
+fn created(line: &Line, now: i64) -> String {
+    let time = line.created.as_deref().and_then(|text| text.parse::<jiff::Timestamp>().ok());
+    time.map_or_else(|| "N/A".to_owned(), |time| ago(now - time.as_second()))
+}
+
+/// `sarus rmi`
+pub(crate) fn rmi(args: &RmiArgs) -> Result<(), CliError> {
+    let settings = Settings::load()?;
+    let store = settings.store(args.place.centralized_repository)?;
+    let grace = settings.config.removal_grace;
+    let extent = if args.force { Extent::Forced } else { Extent::Careful(grace) };
+    for given in &args.images {
+        let removed = sarus_image::remove(&store, given, &args.place.platform(), extent)?;
+        output::text(&removal_lines(&removed))?;
+        if let Removal::Deferred(grace) = removed.removal {
+            to_stderr(&format!(
+                "the file of `{given}` is kept for {} for jobs that use it; `sarus rmi --force` \
+                 deletes it now\n",
+                duration(grace)
+            ));
+        }
+    }
+    // Forced, also what earlier commands kept.
+    tidy(&store, if args.force { Duration::ZERO } else { grace });
+    Ok(())
+}
+
+/// Docker's words.
+fn removal_lines(removed: &Removed) -> String {
+    let names = removed.names.iter().map(|name| format!("Untagged: {name}\n"));
+    let image = removed.image.iter().map(|digest| format!("Deleted: {digest}\n"));
+    names.chain(image).collect()
+}
+
+fn duration(time: Duration) -> String {
+    let hours = time.as_secs().div_ceil(3600);
+    match hours {
+        0..48 => format!("{hours} h"),
+        _ => format!("{} days", hours / 24),
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Record<'a> {
+    names: Vec<String>,
+    squashfs: String,
+    store: String,
+    #[serde(flatten)]
+    metadata: &'a sarus_image::Metadata,
+}
+
+/// `sarus inspect`
+pub(crate) fn inspect(args: &InspectArgs) -> Result<(), CliError> {
+    let settings = Settings::load()?;
+    let stores = settings.stores(args.place.centralized_repository)?;
+    let platform = args.place.platform();
+    let found = args
+        .images
+        .iter()
+        .map(|given| stores.find(given, &platform))
+        .collect::<Result<Vec<_>, _>>()?;
+    let records: Vec<Record<'_>> = found
+        .iter()
+        .map(|found| Record {
+            names: found.names.iter().map(|name| name.reference.to_string()).collect(),
+            squashfs: found.image.squashfs.to_string_lossy().into_owned(),
+            store: found.store.root().to_string_lossy().into_owned(),
+            metadata: &found.image.metadata,
+        })
+        .collect();
+    output::json(&records)
+}
+
+/// Removes what killed commands left. A store that cannot be written is only read.
+pub(crate) fn tidy(store: &Store, grace: Duration) {
+    if store.is_read_only() {
+        return;
+    }
+    if let Err(error) = store.sweep(grace) {
+        log::debug!("what killed commands left stays: {error}");
+    }
+}

@@ -1,0 +1,99 @@
+//! Writes results to standard output: text, tables, JSON.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use crate::error::CliError;
+
+/// Blanks between two columns.
+const GAP: usize = 3;
+
+/// Writes a text as it is.
+///
+/// # Errors
+///
+/// [`CliError::Output`]
+pub fn text(text: &str) -> Result<(), CliError> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(CliError::output)
+}
+
+/// Writes a value as indented JSON.
+///
+/// # Errors
+///
+/// [`CliError::Output`]
+pub fn json<T: Serialize>(value: &T) -> Result<(), CliError> {
+    let json = serde_json::to_string_pretty(value)
+        .map_err(|error| CliError::output(io::Error::from(error)))?;
+    text(&format!("{json}\n"))
+}
+
+/// A table: columns as wide as their widest cell, the last one without blanks behind it.
+pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
+    let width = |text: &str| text.chars().count();
+    let mut widths: Vec<usize> = header.iter().map(|cell| width(cell)).collect();
+    for row in rows {
+        for (column, cell) in row.iter().enumerate().take(widths.len()) {
+            widths[column] = widths[column].max(width(cell));
+        }
+    }
+    let line = |cells: &mut dyn Iterator<Item = &str>| {
+        let mut line = String::new();
+        for (cell, column) in cells.zip(&widths) {
+            line.push_str(cell);
+            line.extend(std::iter::repeat_n(' ', column + GAP - width(cell)));
+        }
+        format!("{}\n", line.trim_end())
+    };
+    let mut text = line(&mut header.iter().copied());
+    for row in rows {
+        text.push_str(&line(&mut row.iter().map(String::as_str)));
+    }
+    text
+}
+
+/// Bytes for people, in powers of 1000 as Docker shows them: `117MB`.
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["B", "kB", "MB", "GB", "TB", "PB"];
+    #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 999.5 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    let digits = if unit == 0 || value >= 99.95 {
+        0
+    } else if value >= 9.995 {
+        1
+    } else {
+        2
+    };
+    format!("{value:.digits$}{}", UNITS[unit])
+}
+
+/// The first twelve digits of an id, as Docker shows it.
+pub fn short_id(hex: &str) -> &str {
+    &hex[..hex.len().min(12)]
+}
+
+/// How long ago a time was, in the largest unit that is at least two: `3 weeks ago`.
+pub fn ago(seconds: i64) -> String {
+    const UNITS: [(i64, &str); 7] = [
+        (365 * 86_400, "years"),
+        (30 * 86_400, "months"),
+        (7 * 86_400, "weeks"),
+        (86_400, "days"),
+        (3600, "hours"),
+        (60, "minutes"),
+        (1, "seconds"),
+    ];
+    for (length, unit) in UNITS {
+        if seconds >= 2 * length {
+            return format!("{} {unit} ago", seconds / length);
+        }
+    }
+    "just now".to_owned()
+}

@@ -1,0 +1,153 @@
+//! From the words of `sarus run` to the launch request. Pure: what the process and the disk have
+//! to say comes in as values.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use sarus_launch::{Command, Image, Namespaces, REQUEST_VERSION, RawString, Request};
+use sarus_oci::Execution;
+
+use crate::args::{RunArgs, Verbosity};
+use crate::usage::UsageError;
+use crate::variables::{self, EnvFile};
+use crate::{annotations, mounts};
+
+/// What planning needs to know of the calling process and the site.
+#[derive(Debug, Clone, Default)]
+pub struct Caller {
+    /// All variables.
+    pub env: Vec<(OsString, OsString)>,
+    /// The working directory, absolute.
+    pub cwd: PathBuf,
+    /// This program, absolute, where known.
+    pub program: Option<PathBuf>,
+    /// The site's MPI type for those who name none.
+    pub default_mpi_type: Option<String>,
+}
+
+/// An image that was found, and how it wants to be run.
+#[derive(Debug, Clone, Default)]
+pub struct ImageToRun {
+    /// The squashfs file, absolute.
+    pub squashfs: PathBuf,
+    /// As the user named it, completed.
+    pub name: String,
+    /// Digest of the platform's manifest; none for a file.
+    pub digest: Option<String>,
+    /// The image's own settings; empty for a file.
+    pub execution: Execution,
+}
+
+/// Plans a run.
+///
+/// # Errors
+///
+/// The first word that cannot be used; no command.
+pub fn request(
+    args: &RunArgs,
+    verbosity: Verbosity,
+    caller: &Caller,
+    image: &ImageToRun,
+    env_files: &[EnvFile],
+) -> Result<Request, UsageError> {
+    let request = Request {
+        version: REQUEST_VERSION,
+        name: args.container.name.clone(),
+        image: Image {
+            squashfs: RawString::from(image.squashfs.clone()),
+            name: image.name.clone(),
+            digest: image.digest.clone(),
+            env: image.execution.env.clone(),
+            workdir: image.execution.working_dir.clone().filter(|dir| !dir.is_empty()),
+        },
+        command: Command {
+            args: command(args, image)?,
+            workdir: args.process.workdir.clone().map(RawString::from),
+        },
+        host_env: caller.env.iter().map(|(name, value)| variables::join(name, value)).collect(),
+        env: environment(args, caller, env_files)?,
+        mounts: all_mounts(args, caller)?,
+        devices: args
+            .mounts
+            .device
+            .iter()
+            .map(|given| mounts::parse_device(given))
+            .collect::<Result<_, _>>()?,
+        annotations: annotations::plan(
+            &args.hooks,
+            &args.container.annotation,
+            caller.default_mpi_type.as_deref(),
+        )?,
+        namespaces: Namespaces {
+            pid: annotations::has_private_pid(&args.hooks, args.process.pid)?,
+        },
+        read_only: args.container.read_only,
+        init: args.process.init,
+        tty: args.process.tty,
+        runtime: args.container.runtime.as_deref().map(|given| runtime(given, caller)),
+        engine: caller.program.clone().map(RawString::from),
+        verbosity: verbosity_level(verbosity),
+    };
+    request.check()?;
+    Ok(request)
+}
+
+/// 0: warnings only; 1: what is done (`--verbose`); 2: in every detail (`--debug`).
+pub fn verbosity_level(verbosity: Verbosity) -> u8 {
+    if verbosity.debug { 2 } else { u8::from(verbosity.verbose) }
+}
+
+/// Docker's rules: the entrypoint, then the arguments given, else the image's default ones.
+/// `--entrypoint` replaces the entrypoint and drops the default arguments; an empty one leaves
+/// none.
+fn command(args: &RunArgs, image: &ImageToRun) -> Result<Vec<RawString>, UsageError> {
+    let execution = &image.execution;
+    let given = &args.words[1.min(args.words.len())..];
+    // A list with one empty word is how Docker stores "no entrypoint".
+    let own = execution.entrypoint.as_deref().filter(|words| *words != [""]).unwrap_or_default();
+    let mut command: Vec<RawString> = match &args.process.entrypoint {
+        Some(program) if program.is_empty() => Vec::new(),
+        Some(program) => vec![RawString::from(program.clone())],
+        None => own.iter().map(|word| RawString::from(word.clone())).collect(),
+    };
+    if !given.is_empty() {
+        command.extend(given.iter().cloned().map(RawString::from));
+    } else if args.process.entrypoint.is_none() {
+        let default = execution.cmd.as_deref().unwrap_or_default();
+        command.extend(default.iter().map(|word| RawString::from(word.clone())));
+    }
+    if command.is_empty() {
+        return Err(UsageError::NoCommand { image: image.name.clone() });
+    }
+    Ok(command)
+}
+
+/// Files first, then `-e`, each in the order given: the later one of a name wins.
+fn environment(
+    args: &RunArgs,
+    caller: &Caller,
+    env_files: &[EnvFile],
+) -> Result<Vec<RawString>, UsageError> {
+    let mut variables = Vec::new();
+    for file in env_files {
+        variables.extend(variables::from_file(file, &caller.env)?);
+    }
+    variables.extend(variables::from_options(&args.environment.env, &caller.env)?);
+    Ok(variables)
+}
+
+fn all_mounts(args: &RunArgs, caller: &Caller) -> Result<Vec<sarus_launch::Mount>, UsageError> {
+    let volumes = args.mounts.volume.iter().map(|given| mounts::parse_volume(given, &caller.cwd));
+    let mounts = args.mounts.mount.iter().map(|given| mounts::parse_mount(given, &caller.cwd));
+    let tmpfs = args.mounts.tmpfs.iter().map(|given| mounts::parse_tmpfs(given));
+    tmpfs.chain(volumes).chain(mounts).collect()
+}
+
+/// A name stays one; a path becomes absolute.
+fn runtime(given: &str, caller: &Caller) -> String {
+    if given.contains('/') {
+        caller.cwd.join(given).to_string_lossy().into_owned()
+    } else {
+        given.to_owned()
+    }
+}

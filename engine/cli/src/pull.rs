@@ -1,0 +1,145 @@
+//! `sarus pull`, and the pull before a run.
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal};
+use std::sync::Arc;
+
+use sarus_image::registry::{Client, Environment, Options, RegistryError};
+use sarus_image::{
+    Image, ImageError, PARALLEL_DEFAULT, PullSettings, Pulled, Store, pull as pull_image, squash,
+};
+use sarus_oci::{Platform, Reference};
+
+use crate::args::{CredentialArgs, PullArgs};
+use crate::error::CliError;
+use crate::output;
+use crate::progress::{Progress, Style};
+use crate::secret::{self, AuthFile, Login};
+use crate::settings::Settings;
+
+/// `sarus pull`
+pub(crate) fn pull(args: &PullArgs) -> Result<(), CliError> {
+    let settings = Settings::load()?;
+    let reference = Reference::parse(&args.reference).map_err(ImageError::from)?;
+    let store = settings.store(args.place.centralized_repository)?;
+    if let Some(directory) = &args.temp_dir {
+        log::info!("`--temp-dir={}` is not needed: nothing is unpacked", directory.display());
+    }
+    let login = login(&args.credentials, reference.registry())?;
+    let style = if args.quiet { Style::Quiet } else { Style::of_stderr() };
+    let job = PullJob { settings: &settings, store: &store, style, login };
+    let pulled = job.pull(&reference, &args.place.platform())?;
+    let digest = &pulled.image.digest;
+    if args.quiet {
+        output::text(&format!("{digest}\n"))
+    } else {
+        output::text(&format!("{reference}  {digest}\n"))
+    }
+}
+
+/// One pull, with what it needs of the command line and the configuration.
+pub(crate) struct PullJob<'a> {
+    pub(crate) settings: &'a Settings,
+    pub(crate) store: &'a Store,
+    pub(crate) style: Style,
+    pub(crate) login: Option<Login>,
+}
+
+impl PullJob<'_> {
+    pub(crate) fn pull(
+        self,
+        reference: &Reference,
+        platform: &Platform,
+    ) -> Result<Pulled, CliError> {
+        let progress = Arc::new(Progress::new(self.style, &reference.to_string()));
+        let notices = Arc::clone(&progress);
+        let in_memory = |source| CliError::Input { what: "the credentials", source };
+        let auth_file = self.login.as_ref().map(AuthFile::new).transpose().map_err(in_memory)?;
+        let mut options = Options::new(environment(auth_file.as_ref()));
+        options.notify = Arc::new(move |notice| notices.say(&notice.to_string()));
+        let client = Client::new(options).map_err(ImageError::from)?;
+        let settings = pull_settings(self.settings)?;
+        let pulled = pull_image(&client, self.store, (reference, platform), &settings, &*progress);
+        match pulled {
+            Ok(pulled) => {
+                progress.finish(&pulled);
+                Ok(pulled)
+            }
+            Err(error) => {
+                progress.abandon();
+                Err(if auth_file.is_some() { name_origin(error) } else { error }.into())
+            }
+        }
+    }
+}
+
+/// The process's environment, with the credentials of the command line in the place of the files'.
+fn environment(auth_file: Option<&AuthFile>) -> Environment {
+    let Some(auth_file) = auth_file else { return Environment::of_process() };
+    let own = (OsString::from("REGISTRY_AUTH_FILE"), auth_file.path());
+    Environment::new(std::env::vars_os().chain([own]), "/etc")
+}
+
+/// Credentials of the command line are called that in an error.
+fn name_origin(mut error: ImageError) -> ImageError {
+    if let ImageError::Registry(RegistryError::Unauthorized { origin: Some(origin), .. }) =
+        &mut error
+    {
+        "the command line".clone_into(origin);
+    }
+    error
+}
+
+/// The image for a run, pulled without a word on standard output.
+pub(crate) fn for_run(
+    settings: &Settings,
+    store: &Store,
+    reference: &Reference,
+    platform: &Platform,
+) -> Result<Image, CliError> {
+    let job = PullJob { settings, store, style: Style::of_stderr(), login: None };
+    Ok(job.pull(reference, platform)?.image)
+}
+
+fn pull_settings(settings: &Settings) -> Result<PullSettings, CliError> {
+    use sarus_config::Compression as Configured;
+    let config = &settings.config;
+    let compression = match config.squashfs.compression {
+        Configured::Zstd { level } => squash::Compression::Zstd { level: level.into() },
+        Configured::Gzip { level } => squash::Compression::Gzip { level: level.into() },
+        Configured::Lz4 => squash::Compression::Lz4,
+        Configured::None => squash::Compression::None,
+    };
+    let block_size = config.squashfs.block_size;
+    Ok(PullSettings {
+        squash: squash::Settings { compression, block_size, ..squash::Settings::default() },
+        time: source_date_epoch(std::env::var_os("SOURCE_DATE_EPOCH").as_deref())?,
+        parallel: PARALLEL_DEFAULT,
+        blob_cache_bytes: config.blob_cache_size,
+        removal_grace: config.removal_grace,
+    })
+}
+
+fn source_date_epoch(value: Option<&std::ffi::OsStr>) -> Result<Option<u32>, CliError> {
+    let Some(value) = value.filter(|value| !value.is_empty()) else { return Ok(None) };
+    let given = value.to_string_lossy();
+    given
+        .parse()
+        .map(Some)
+        .map_err(|_number| CliError::SourceDateEpoch { given: given.into_owned() })
+}
+
+/// The credentials of the command line, for this registry only.
+fn login(args: &CredentialArgs, registry: &str) -> Result<Option<Login>, CliError> {
+    let terminal = io::stdin().is_terminal();
+    let (user, password) = match (&args.username, args.login) {
+        (None, false) => return Ok(None),
+        (Some(user), _) if args.password_stdin => (user.clone(), secret::read_all()?),
+        (Some(user), _) => (user.clone(), secret::ask_password(registry, terminal)?),
+        (None, true) => {
+            let user = secret::ask_user(registry, terminal)?;
+            (user, secret::ask_password(registry, terminal)?)
+        }
+    };
+    Ok(Some(Login { registry: registry.to_owned(), user, password }))
+}

@@ -1,0 +1,76 @@
+//! `sarus run`: finds the image, plans, and gives way to the shim.
+//!
+//! With the image in the store nothing here touches the network or lists a directory.
+
+use std::ffi::OsStr;
+
+use sarus_image::{Image, ImageError, Target};
+use sarus_oci::Reference;
+
+use crate::args::{Pull, RunArgs, Verbosity};
+use crate::error::CliError;
+use crate::plan::{Caller, ImageToRun};
+use crate::settings::Settings;
+use crate::{launch, plan, pull, to_stderr, variables};
+
+/// Runs a container in this process's place; returns only when that fails.
+///
+/// # Errors
+///
+/// Whatever keeps the shim from taking over.
+pub(crate) fn run(args: &RunArgs, verbosity: Verbosity) -> Result<(), CliError> {
+    let settings = Settings::load()?;
+    let image = find(args, &settings)?;
+    let caller = Caller {
+        env: std::env::vars_os().collect(),
+        cwd: std::env::current_dir().map_err(|source| CliError::WorkingDirectory { source })?,
+        program: std::env::current_exe().ok(),
+        default_mpi_type: settings.config.default_mpi_type.clone(),
+    };
+    let files = &args.environment.env_file;
+    let env_files =
+        files.iter().map(|path| variables::read(path)).collect::<Result<Vec<_>, _>>()?;
+    let request = plan::request(args, verbosity, &caller, &image, &env_files)?;
+    Err(launch::exec(&request).into())
+}
+
+/// Finds the image that the command line names, and pulls it where `--pull` says so.
+fn find(args: &RunArgs, settings: &Settings) -> Result<ImageToRun, CliError> {
+    let given = args.words.first().map_or(OsStr::new(""), |word| word.as_os_str());
+    match Target::find(given)? {
+        Target::File(file) => Ok(ImageToRun {
+            name: file.path.to_string_lossy().into_owned(),
+            squashfs: file.path,
+            ..ImageToRun::default()
+        }),
+        Target::Reference(reference) => {
+            let image = image_of(args, settings, &reference)?;
+            Ok(ImageToRun {
+                squashfs: image.squashfs,
+                name: reference.to_string(),
+                digest: Some(image.digest.to_string()),
+                execution: image.metadata.config,
+            })
+        }
+    }
+}
+
+fn image_of(args: &RunArgs, settings: &Settings, reference: &Reference) -> Result<Image, CliError> {
+    let stores = settings.stores(args.place.centralized_repository)?;
+    let platform = args.place.platform();
+    let present = stores.lookup(reference, &platform)?;
+    let store = || settings.store(args.place.centralized_repository);
+    let pull = || pull::for_run(settings, &store()?, reference, &platform);
+    match (args.pull, present) {
+        (Pull::Missing | Pull::Never, Some(image)) => Ok(image),
+        (Pull::Never, None) => Err(ImageError::Missing { given: reference.to_string() }.into()),
+        (Pull::Newer, Some(image)) => match pull() {
+            Err(CliError::Image(ImageError::Registry(error))) => {
+                to_stderr(&format!("note: using the image of the store: {error}\n"));
+                Ok(image)
+            }
+            other => other,
+        },
+        (Pull::Missing | Pull::Newer, None) | (Pull::Always, _) => pull(),
+    }
+}

@@ -1,0 +1,94 @@
+//! What a command takes from the configuration and the environment: stores, settings.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+use sarus_config::{Config, SYSTEM_CONFIG, config_home, load_for_user};
+use sarus_image::{Store, Stores};
+
+use crate::error::CliError;
+
+/// Configuration and stores of the caller.
+#[derive(Debug)]
+pub struct Settings {
+    /// The settings in force.
+    pub config: Config,
+    own_store: PathBuf,
+}
+
+impl Settings {
+    /// Loads the site's and the user's configuration.
+    ///
+    /// # Errors
+    ///
+    /// A file that is not valid; no place for a store.
+    pub fn load() -> Result<Self, CliError> {
+        let var = |name: &str| std::env::var_os(name);
+        let home = config_home(var("XDG_CONFIG_HOME").as_deref(), var("HOME").as_deref());
+        let parsed = load_for_user(Path::new(SYSTEM_CONFIG), home.as_deref())?;
+        for note in &parsed.notes {
+            log::info!("{note}");
+        }
+        Self::new(parsed.config, &var)
+    }
+
+    /// Settings for a configuration and an environment.
+    ///
+    /// # Errors
+    ///
+    /// [`CliError::NoHome`]
+    pub fn new(config: Config, var: &dyn Fn(&str) -> Option<OsString>) -> Result<Self, CliError> {
+        let data_home = data_home(var("XDG_DATA_HOME").as_deref(), var("HOME").as_deref());
+        let configured = config.store_dir.is_some() || config.local_repository_base_dir.is_some();
+        if data_home.is_none() && !configured {
+            return Err(CliError::NoHome);
+        }
+        let user = user_name(var);
+        let own_store = config.user_store(&user, &data_home.unwrap_or_default());
+        Ok(Self { config, own_store })
+    }
+
+    /// The stores to look images up in: the site's alone, or the user's and then the site's.
+    ///
+    /// # Errors
+    ///
+    /// [`CliError::NoSiteStore`]
+    pub fn stores(&self, centralized: bool) -> Result<Stores, CliError> {
+        let site = self.config.centralized_repository_dir.clone().map(Store::open_read_only);
+        match (centralized, site) {
+            (true, Some(site)) => Ok(Stores::new(site, None)),
+            (true, None) => Err(CliError::NoSiteStore),
+            (false, site) => Ok(Stores::new(Store::open(&self.own_store), site)),
+        }
+    }
+
+    /// The store to write to: the user's, or the site's.
+    ///
+    /// # Errors
+    ///
+    /// [`CliError::NoSiteStore`]
+    pub fn store(&self, centralized: bool) -> Result<Store, CliError> {
+        if !centralized {
+            return Ok(Store::open(&self.own_store));
+        }
+        let site = self.config.centralized_repository_dir.clone().ok_or(CliError::NoSiteStore)?;
+        Ok(Store::open_shared(site))
+    }
+}
+
+/// `$XDG_DATA_HOME`, else `~/.local/share`; what is not absolute is no value.
+fn data_home(xdg: Option<&OsStr>, home: Option<&OsStr>) -> Option<PathBuf> {
+    let absolute = |value: &OsStr| Some(PathBuf::from(value)).filter(|path| path.is_absolute());
+    xdg.and_then(absolute).or_else(|| home.and_then(absolute).map(|home| home.join(".local/share")))
+}
+
+/// The name in the path of a store below `localRepositoryBaseDir`. No right depends on it: the
+/// directory is opened as the user.
+fn user_name(var: &dyn Fn(&str) -> Option<OsString>) -> String {
+    let is_name = |name: &String| !name.is_empty() && !name.contains('/') && !name.starts_with('.');
+    ["USER", "LOGNAME"]
+        .into_iter()
+        .filter_map(|name| var(name)?.into_string().ok())
+        .find(is_name)
+        .unwrap_or_else(|| rustix::process::getuid().as_raw().to_string())
+}

@@ -1,0 +1,70 @@
+//! Which configuration files are read, and what is read of them.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use crate::document::{self, FILE_SIZE_MAX};
+use crate::error::ConfigError;
+use crate::parse::{Author, Parsed, overlay};
+
+/// The site's configuration, and all that the privileged shim reads.
+pub const SYSTEM_CONFIG: &str = "/etc/sarus/sarus.json";
+
+/// Reads the site's configuration at `path`, [`SYSTEM_CONFIG`] but in tests. A file that does not
+/// exist sets nothing.
+///
+/// # Errors
+///
+/// The file cannot be read, or has a first offending key.
+pub fn load_system(path: &Path) -> Result<Parsed, ConfigError> {
+    let mut parsed = Parsed::default();
+    load(&mut parsed, path, Author::Site)?;
+    Ok(parsed)
+}
+
+/// Reads the site's configuration at `system`, then lays that of the user over it:
+/// `sarus/sarus.json` below `config_home` (see [`config_home`]). Never for a privileged run.
+///
+/// # Errors
+///
+/// One of the files cannot be read, or has a first offending key.
+pub fn load_for_user(system: &Path, config_home: Option<&Path>) -> Result<Parsed, ConfigError> {
+    let mut parsed = load_system(system)?;
+    if let Some(home) = config_home {
+        load(&mut parsed, &home.join("sarus/sarus.json"), Author::User)?;
+    }
+    Ok(parsed)
+}
+
+/// Where a user's configurations are, from the values of `XDG_CONFIG_HOME` and `HOME`; one that is
+/// not absolute is no value, as the XDG base directory specification wants it.
+pub fn config_home(xdg_config_home: Option<&OsStr>, home: Option<&OsStr>) -> Option<PathBuf> {
+    let absolute = |value: &OsStr| Some(PathBuf::from(value)).filter(|path| path.is_absolute());
+    xdg_config_home
+        .and_then(absolute)
+        .or_else(|| home.and_then(absolute).map(|home| home.join(".config")))
+}
+
+fn load(parsed: &mut Parsed, path: &Path, author: Author) -> Result<(), ConfigError> {
+    let bytes = match read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if is_absent(&error) => return Ok(()),
+        Err(source) => return Err(ConfigError::Read { path: path.to_owned(), source }),
+    };
+    let text = document::text(&bytes)
+        .map_err(|fault| ConfigError::Invalid { path: path.to_owned(), fault })?;
+    overlay(parsed, text, path, author)
+}
+
+/// The file's content up to just above the bound.
+pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(FILE_SIZE_MAX as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+pub(crate) fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}

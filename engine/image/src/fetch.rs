@@ -1,0 +1,251 @@
+//! Gets the blobs of an image, several at once, into the store's cache, while they are read.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use sarus_oci::manifest::Descriptor;
+use sarus_oci::{Hasher, Reference};
+use sarus_registry::RegistryError;
+use sarus_store::{Blobs, PartialBlob, StoreError};
+
+use crate::flow::{Flow, FlowReader};
+use crate::{ImageError, Observer, Origin, Source};
+
+/// Bytes hashed at once of what is in the cache already.
+const BUFFER: usize = 256 << 10;
+
+/// No blob is to be stopped.
+const GO_ON: usize = usize::MAX;
+/// All are.
+const STOP_ALL: usize = usize::MAX - 1;
+
+/// The blobs of one image.
+pub(crate) struct Fetch<'a, S: ?Sized> {
+    source: &'a S,
+    /// The complete name under which the image was found.
+    reference: &'a Reference,
+    blobs: Blobs<'a>,
+    /// The layers, oldest first.
+    layers: &'a [Descriptor],
+    observer: &'a dyn Observer,
+    /// One for each layer; a blob that occurs twice is fetched for its first place.
+    flows: Vec<Flow>,
+    next: AtomicUsize,
+    /// [`GO_ON`], [`STOP_ALL`], or the one layer that is to be finished.
+    only: AtomicUsize,
+    /// A cached beginning was used that may have been damaged.
+    continued: AtomicBool,
+    failure: Mutex<Option<ImageError>>,
+}
+
+impl<'a, S: Source + ?Sized> Fetch<'a, S> {
+    pub(crate) fn new(
+        source: &'a S,
+        reference: &'a Reference,
+        blobs: Blobs<'a>,
+        layers: &'a [Descriptor],
+        observer: &'a dyn Observer,
+    ) -> Self {
+        Self {
+            source,
+            reference,
+            blobs,
+            layers,
+            observer,
+            flows: layers.iter().map(|_| Flow::default()).collect(),
+            next: AtomicUsize::new(0),
+            only: AtomicUsize::new(GO_ON),
+            continued: AtomicBool::new(false),
+            failure: Mutex::new(None),
+        }
+    }
+
+    /// A reader of a layer, which follows the download.
+    pub(crate) fn reader(&self, layer: usize) -> FlowReader<'_> {
+        self.flows[self.first_place(layer)].reader()
+    }
+
+    /// Fetches one layer after the other until none is left; to be called by each worker.
+    pub(crate) fn work(&self) {
+        loop {
+            let layer = self.next.fetch_add(1, Ordering::Relaxed);
+            if layer >= self.layers.len() {
+                return;
+            }
+            if self.first_place(layer) != layer {
+                continue;
+            }
+            match self.fetch(layer) {
+                Ok(()) => {}
+                Err(error) if self.is_wanted(layer) => self.fail(error),
+                Err(error) => {
+                    log::debug!("download stopped: {error}");
+                    self.flows[layer].give_up();
+                }
+            }
+        }
+    }
+
+    /// Ends all downloads but that of `layer`, and waits for it: only its digest tells whether
+    /// what was wrong with its content is the download's fault.
+    pub(crate) fn finish_only(&self, layer: usize) {
+        let layer = self.first_place(layer);
+        self.only.store(layer, Ordering::Relaxed);
+        self.flows[layer].wait_for_end();
+        self.stop();
+    }
+
+    /// Ends all downloads; what came so far stays in the cache.
+    pub(crate) fn stop(&self) {
+        self.only.store(STOP_ALL, Ordering::Relaxed);
+        self.flows.iter().for_each(Flow::give_up);
+    }
+
+    /// The first failure of a download, once.
+    pub(crate) fn take_failure(&self) -> Option<ImageError> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Whether a failed verification may be the fault of what an earlier pull left.
+    pub(crate) fn used_old_beginning(&self) -> bool {
+        self.continued.load(Ordering::Relaxed)
+    }
+
+    fn fail(&self, error: ImageError) {
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        failure.get_or_insert(error);
+        drop(failure);
+        self.stop();
+    }
+
+    fn first_place(&self, layer: usize) -> usize {
+        let digest = &self.layers[layer].digest;
+        self.layers.iter().position(|other| other.digest == *digest).unwrap_or(layer)
+    }
+
+    fn fetch(&self, layer: usize) -> Result<(), ImageError> {
+        let (descriptor, flow) = (&self.layers[layer], &self.flows[layer]);
+        if !self.is_wanted(layer) {
+            flow.give_up();
+            return Ok(());
+        }
+        if let Some(file) = self.cached(descriptor)? {
+            flow.begin(Arc::new(file), descriptor.size);
+            flow.complete();
+            self.observer.layer_done(layer, Origin::Cache);
+            return Ok(());
+        }
+        let (mut partial, hasher) = self.begin(descriptor)?;
+        flow.begin(partial.file(), partial.len());
+        self.observer.fetched(layer, partial.len());
+        let downloaded = if partial.len() == descriptor.size {
+            Ok(())
+        } else {
+            let mut sink = Sink { fetch: self, layer, partial: &mut partial, failure: None };
+            let done = self.source.download(self.reference, descriptor, hasher, &mut sink);
+            let failure = sink.failure.take();
+            done.map_err(|error| failure.map_or_else(|| error.into(), ImageError::from))
+        };
+        match downloaded {
+            Ok(()) => {
+                partial.finish()?;
+                flow.complete();
+                self.observer.layer_done(layer, Origin::Registry);
+                Ok(())
+            }
+            Err(error) => {
+                if is_altered(&error) {
+                    partial.discard();
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// A blob of the cache that still has its digest; one that has not is removed.
+    fn cached(&self, descriptor: &Descriptor) -> Result<Option<File>, ImageError> {
+        let Some(file) = self.blobs.open(&descriptor.digest)? else { return Ok(None) };
+        let mut hasher = Hasher::for_digest(&descriptor.digest);
+        let hashed = hash(&file, descriptor.size + 1, &mut hasher);
+        if hashed.is_ok() && hasher.finish() == descriptor.digest {
+            return Ok(Some(file));
+        }
+        log::debug!("`{}` is damaged in the cache, and fetched again", descriptor.digest);
+        self.blobs.remove(&descriptor.digest)?;
+        Ok(None)
+    }
+
+    /// What an earlier pull left of a blob, hashed.
+    fn begin(&self, descriptor: &Descriptor) -> Result<(PartialBlob, Hasher), ImageError> {
+        let mut partial = self.blobs.begin(&descriptor.digest)?;
+        let mut hasher = Hasher::for_digest(&descriptor.digest);
+        let length = partial.len();
+        let usable = length <= descriptor.size
+            && hash(&partial.file(), length, &mut hasher).is_ok()
+            && hasher.bytes() == length
+            && (length < descriptor.size || hasher.clone().finish() == descriptor.digest);
+        if !usable {
+            partial.clear()?;
+            return Ok((partial, Hasher::for_digest(&descriptor.digest)));
+        }
+        if length > 0 {
+            log::debug!("`{}` goes on after {length} bytes", descriptor.digest);
+            self.continued.store(true, Ordering::Relaxed);
+        }
+        Ok((partial, hasher))
+    }
+
+    fn is_wanted(&self, layer: usize) -> bool {
+        let only = self.only.load(Ordering::Relaxed);
+        only == GO_ON || only == layer
+    }
+}
+
+/// Stores what comes of one layer, and tells those who wait for it.
+struct Sink<'a, 'f, S: ?Sized> {
+    fetch: &'a Fetch<'f, S>,
+    layer: usize,
+    partial: &'a mut PartialBlob,
+    failure: Option<StoreError>,
+}
+
+impl<S: Source + ?Sized> Write for Sink<'_, '_, S> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if !self.fetch.is_wanted(self.layer) {
+            return Err(io::Error::from(io::ErrorKind::ConnectionAborted));
+        }
+        if let Err(error) = self.partial.append(bytes) {
+            self.failure = Some(error);
+            return Err(io::Error::from(io::ErrorKind::WriteZero));
+        }
+        let stored = self.partial.len();
+        self.fetch.flows[self.layer].advance(stored);
+        self.fetch.observer.fetched(self.layer, stored);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Whether the bytes that came are not the blob's.
+pub(crate) fn is_altered(error: &ImageError) -> bool {
+    matches!(error, ImageError::Registry(RegistryError::Digest { .. } | RegistryError::Size { .. }))
+}
+
+/// Hashes at most the first `limit` bytes.
+fn hash(file: &File, limit: u64, hasher: &mut Hasher) -> io::Result<()> {
+    let mut buffer = vec![0; BUFFER];
+    while hasher.bytes() < limit {
+        let left = usize::try_from(limit - hasher.bytes()).unwrap_or(BUFFER).min(BUFFER);
+        match file.read_at(&mut buffer[..left], hasher.bytes())? {
+            0 => break,
+            count => hasher.update(&buffer[..count]),
+        }
+    }
+    Ok(())
+}

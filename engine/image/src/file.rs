@@ -1,0 +1,66 @@
+//! What a user may name to run: a reference, or a squashfs file by its path.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use sarus_oci::Reference;
+
+use crate::ImageError;
+
+/// Endings by which a path is known as one even when there is no such file.
+const ENDINGS: [&str; 4] = ["sqsh", "squashfs", "sqfs", "sfs"];
+
+/// What an argument names.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Target {
+    /// An image of a registry or the store.
+    Reference(Reference),
+    /// An image file.
+    File(ImageFile),
+}
+
+/// A squashfs file outside the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageFile {
+    /// Absolute path.
+    pub path: PathBuf,
+}
+
+impl Target {
+    /// Tells a path from a reference: a path has a `/` and there is a file of that name, or it
+    /// ends in `.sqsh`, `.squashfs`, `.sqfs` or `.sfs`.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read or is no squashfs image; the reference breaks the grammar.
+    pub fn find(given: &OsStr) -> Result<Self, ImageError> {
+        let path = Path::new(given);
+        let by_ending =
+            path.extension().is_some_and(|ending| ENDINGS.iter().any(|known| ending == *known));
+        if by_ending || (given.as_bytes().contains(&b'/') && path.is_file()) {
+            return ImageFile::open(path).map(Self::File);
+        }
+        // What is not UTF-8 breaks the grammar of references, whose error shows it.
+        Reference::parse(&given.to_string_lossy()).map(Self::Reference).map_err(ImageError::from)
+    }
+}
+
+impl ImageFile {
+    /// Looks whether the file is a squashfs image that is complete.
+    ///
+    /// # Errors
+    ///
+    /// [`ImageError::OpenFile`], [`ImageError::NotSquashfs`].
+    pub fn open(path: &Path) -> Result<Self, ImageError> {
+        let failed = |source| ImageError::OpenFile { path: path.to_owned(), source };
+        let file = File::open(path).map_err(failed)?;
+        if !file.metadata().map_err(failed)?.is_file() {
+            return Err(ImageError::NotAFile { path: path.to_owned() });
+        }
+        sarus_squash::probe(&file)
+            .map_err(|source| ImageError::NotSquashfs { path: path.to_owned(), source })?;
+        Ok(Self { path: std::path::absolute(path).map_err(failed)? })
+    }
+}

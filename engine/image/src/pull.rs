@@ -1,0 +1,258 @@
+//! Pull: from a reference to an image in the store.
+//!
+//! Layers are downloaded, verified, inflated, merged and compressed at the same time; the image
+//! becomes part of the store only when every blob had its digest. A failure leaves the store as
+//! it was, and in the blob cache what is worth keeping.
+
+use std::io;
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use sarus_oci::{ImageConfig, Platform, Reference};
+use sarus_registry::Resolved;
+use sarus_squash::{ConvertError, Converted};
+use sarus_store::{Conversion, Image, METADATA_VERSION, Metadata, Pending, Store, StoreError};
+
+use crate::fetch::{Fetch, is_altered};
+use crate::{ImageError, LayerSize, Observer, Source};
+
+/// Downloads at once where nothing else is said: enough to hide latency, as many as Docker's.
+pub const PARALLEL_DEFAULT: NonZeroUsize = match NonZeroUsize::new(3) {
+    Some(three) => three,
+    None => NonZeroUsize::MIN,
+};
+
+/// How a pull works.
+#[derive(Debug, Clone)]
+pub struct PullSettings {
+    /// How the squashfs file is written; its time is overridden by the image's when `time` says
+    /// nothing.
+    pub squash: sarus_squash::Settings,
+    /// `SOURCE_DATE_EPOCH`: the file system's time; without it when the image was made, else 0.
+    pub time: Option<u32>,
+    /// Downloads at once.
+    pub parallel: NonZeroUsize,
+    /// Bound of the blob cache in bytes.
+    pub blob_cache_bytes: u64,
+    /// Time for which an image without a name is kept.
+    pub removal_grace: Duration,
+}
+
+/// What a pull came to.
+#[derive(Debug, Clone)]
+pub struct Pulled {
+    /// The image.
+    pub image: Image,
+    /// The complete name under which the image was found.
+    pub found_as: Reference,
+    /// The store had it before; nothing but the name was written.
+    pub up_to_date: bool,
+}
+
+/// Makes sure that `store` has the image that `reference` means on `platform` now, and that the
+/// reference is a name of it.
+///
+/// # Errors
+///
+/// [`ImageError`]; the store is as it was.
+pub fn pull<S: Source + ?Sized>(
+    source: &S,
+    store: &Store,
+    (reference, platform): (&Reference, &Platform),
+    settings: &PullSettings,
+    observer: &dyn Observer,
+) -> Result<Pulled, ImageError> {
+    if store.is_read_only() {
+        return Err(StoreError::ReadOnly { root: store.root().to_owned() }.into());
+    }
+    let resolved = source.resolve(reference, platform)?;
+    let job = Job { source, store, resolved: &resolved, settings, observer };
+    let (image, up_to_date) = job.ensure()?;
+    match store.tag(reference, platform, &image.digest) {
+        Ok(()) => Ok(Pulled { image, found_as: resolved.reference, up_to_date }),
+        // A removal on another node took it away between two steps: it was not up to date then.
+        Err(StoreError::Vanished { .. }) if up_to_date => {
+            let image = job.convert()?;
+            store.tag(reference, platform, &image.digest)?;
+            Ok(Pulled { image, found_as: resolved.reference, up_to_date: false })
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+struct Job<'a, S: ?Sized> {
+    source: &'a S,
+    store: &'a Store,
+    resolved: &'a Resolved,
+    settings: &'a PullSettings,
+    observer: &'a dyn Observer,
+}
+
+impl<S: Source + ?Sized> Job<'_, S> {
+    /// The image, and whether it was there.
+    fn ensure(&self) -> Result<(Image, bool), ImageError> {
+        match self.store.image(&self.resolved.digest) {
+            Ok(Some(image)) => return Ok((image, true)),
+            Ok(None) => {}
+            Err(error) if error.is_damage() => log::debug!("converted anew: {error}"),
+            Err(error) => return Err(error.into()),
+        }
+        Ok((self.convert()?, false))
+    }
+
+    fn convert(&self) -> Result<Image, ImageError> {
+        if let Err(error) = self.store.sweep(self.settings.removal_grace) {
+            log::debug!("what killed processes left stays for now: {error}");
+        }
+        let converted = match self.convert_once() {
+            Err(Attempt { error, again: true }) => {
+                log::debug!("trying once more, from the start: {error}");
+                self.convert_once()
+            }
+            other => other,
+        };
+        if let Err(error) = self.store.blobs().trim(self.settings.blob_cache_bytes) {
+            log::debug!("the blob cache is not trimmed: {error}");
+        }
+        converted.map_err(|attempt| attempt.error)
+    }
+
+    fn convert_once(&self) -> Result<Image, Attempt> {
+        let config = ImageConfig::parse(&self.resolved.config_bytes).map_err(|source| {
+            ImageError::Config { image: self.resolved.reference.to_string(), source }
+        })?;
+        let layers = &self.resolved.manifest.layers;
+        let sizes: Vec<LayerSize> = layers
+            .iter()
+            .map(|layer| LayerSize { digest: layer.digest.clone(), size: layer.size })
+            .collect();
+        self.observer.begin(&sizes);
+        let pending = self.store.begin(&self.resolved.digest).map_err(ImageError::from)?;
+        let mut squash = self.settings.squash;
+        squash.time = self.settings.time.unwrap_or_else(|| made_at(&config));
+        let converted = self.stream(&pending, &squash)?;
+        self.observer.storing();
+        let metadata = self.metadata(config, converted, &squash);
+        Ok(pending.commit(&metadata).map_err(ImageError::from)?)
+    }
+
+    /// Downloads and converts at the same time.
+    fn stream(
+        &self,
+        pending: &Pending<'_>,
+        squash: &sarus_squash::Settings,
+    ) -> Result<Converted, Attempt> {
+        let layers = &self.resolved.manifest.layers;
+        let reference = &self.resolved.reference;
+        let blobs = self.store.blobs();
+        let fetch = Fetch::new(self.source, reference, blobs, layers, self.observer);
+        let output =
+            pending.file().try_clone().map_err(|source| ImageError::Duplicate { source })?;
+        let current = AtomicUsize::new(0);
+        let converted = thread::scope(|scope| {
+            let workers: Vec<_> = (0..self.settings.parallel.get().min(layers.len()))
+                .map(|_| scope.spawn(|| fetch.work()))
+                .collect();
+            let readers = layers.iter().enumerate().map(|(number, layer)| {
+                current.store(number, Ordering::Relaxed);
+                let name = layer.digest.to_string();
+                let reader = Box::new(fetch.reader(number));
+                Ok::<_, io::Error>(sarus_squash::Layer { name, reader })
+            });
+            let progress = |progress| self.observer.converted(progress);
+            let converted = sarus_squash::convert(readers, output, squash, &progress);
+            match &converted {
+                Ok(_) => {}
+                Err(error) => match failed_layer(error) {
+                    Some(name) => {
+                        let place = layers.iter().position(|l| l.digest.to_string() == *name);
+                        let read = current.load(Ordering::Relaxed);
+                        fetch.finish_only(place.unwrap_or(read));
+                    }
+                    None => fetch.stop(),
+                },
+            }
+            // Also for layers that the conversion read to their end: their digests count.
+            for worker in workers {
+                if let Err(panic) = worker.join() {
+                    std::panic::resume_unwind(panic);
+                }
+            }
+            converted
+        });
+        if let Some(error) = fetch.take_failure() {
+            let again = is_altered(&error) && fetch.used_old_beginning();
+            return Err(Attempt { error, again });
+        }
+        let image = reference.to_string();
+        Ok(converted.map_err(|source| ImageError::Convert { image, source })?)
+    }
+
+    fn metadata(
+        &self,
+        config: ImageConfig,
+        converted: Converted,
+        squash: &sarus_squash::Settings,
+    ) -> Metadata {
+        let platform = config.platform().unwrap_or_else(|| self.resolved.platform.clone());
+        Metadata {
+            version: METADATA_VERSION,
+            digest: self.resolved.digest.clone(),
+            config_digest: self.resolved.manifest.config.digest.clone(),
+            platform,
+            created: config.created,
+            config: config.config,
+            layers: self
+                .resolved
+                .manifest
+                .layers
+                .iter()
+                .map(|layer| sarus_store::Layer {
+                    digest: layer.digest.clone(),
+                    size: layer.size,
+                    media_type: layer.media_type.clone(),
+                })
+                .collect(),
+            ids: converted.ids,
+            conversion: Conversion {
+                bytes: converted.bytes,
+                unpacked_bytes: converted.unpacked_bytes,
+                entries: converted.entries,
+                compression: squash.compression.to_string(),
+                block_size: squash.block_size,
+            },
+        }
+    }
+}
+
+/// Why a conversion failed, and whether a second try may do better.
+struct Attempt {
+    error: ImageError,
+    again: bool,
+}
+
+impl From<ImageError> for Attempt {
+    fn from(error: ImageError) -> Self {
+        Self { error, again: false }
+    }
+}
+
+/// The layer whose content stopped the conversion, if it was one.
+fn failed_layer(error: &ConvertError) -> Option<&String> {
+    match error {
+        ConvertError::Read { layer, .. }
+        | ConvertError::Compression { layer, .. }
+        | ConvertError::NoArchive { layer, .. }
+        | ConvertError::Archive { layer, .. }
+        | ConvertError::Entry { layer, .. } => Some(layer),
+        _ => None,
+    }
+}
+
+/// Seconds since 1970 when the image was made; 0 when it does not say, or before.
+fn made_at(config: &ImageConfig) -> u32 {
+    let created = config.created.as_deref().and_then(|text| text.parse::<jiff::Timestamp>().ok());
+    created.and_then(|time| u32::try_from(time.as_second()).ok()).unwrap_or(0)
+}

@@ -1,0 +1,117 @@
+//! The stores of one user: their own, and the site's after it.
+
+use sarus_oci::{Digest, Platform, Reference};
+use sarus_store::{Image, Name, Store};
+
+use crate::ImageError;
+
+/// Fewest digits of an image id that name an image.
+const ID_DIGITS_MIN: usize = 4;
+
+/// Where images are looked up, in this order.
+#[derive(Debug, Clone)]
+pub struct Stores {
+    stores: Vec<Store>,
+}
+
+/// An image of one of the stores, with the names that mean it.
+#[derive(Debug, Clone)]
+pub struct Found<'a> {
+    /// The store that has it.
+    pub store: &'a Store,
+    /// The image.
+    pub image: Image,
+    /// Its names in that store, sorted; possibly none.
+    pub names: Vec<Name>,
+}
+
+impl Stores {
+    /// The user's own store, and the site's where there is one.
+    pub fn new(own: Store, site: Option<Store>) -> Self {
+        Self { stores: std::iter::once(own).chain(site).collect() }
+    }
+
+    /// The stores in the order in which they are looked into.
+    pub fn iter(&self) -> impl Iterator<Item = &Store> {
+        self.stores.iter()
+    }
+
+    /// The image that `reference` means on `platform`. Lists no directory.
+    ///
+    /// # Errors
+    ///
+    /// A store that cannot be read, or a damaged image.
+    pub fn lookup(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+    ) -> Result<Option<Image>, ImageError> {
+        for store in &self.stores {
+            if let Some(image) = store.lookup(reference, platform)? {
+                return Ok(Some(image));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The image that a user names by reference, by digest, or by the beginning of its id (that
+    /// is the digest of its configuration, as Docker shows it).
+    ///
+    /// # Errors
+    ///
+    /// [`ImageError::Missing`]; [`ImageError::Ambiguous`] for a beginning that several ids have;
+    /// a store that cannot be read.
+    pub fn find(&self, given: &str, platform: &Platform) -> Result<Found<'_>, ImageError> {
+        let reference = Reference::parse(given);
+        if let Ok(reference) = &reference {
+            for store in &self.stores {
+                if let Some(image) = store.lookup(reference, platform)? {
+                    let names = names_of(store, &image.digest)?;
+                    return Ok(Found { store, image, names });
+                }
+            }
+        }
+        match self.find_by_id(given)? {
+            Some(found) => Ok(found),
+            None => match (reference, id_prefix(given)) {
+                (Err(error), None) => Err(error.into()),
+                _ => Err(ImageError::Missing { given: given.to_owned() }),
+            },
+        }
+    }
+
+    fn find_by_id(&self, given: &str) -> Result<Option<Found<'_>>, ImageError> {
+        let Some(prefix) = id_prefix(given) else { return Ok(None) };
+        for store in &self.stores {
+            let listing = store.list()?;
+            let mut matching = listing.images.into_values().filter(|image| {
+                image.metadata.config_digest.hex().starts_with(prefix)
+                    || image.digest.hex().starts_with(prefix)
+            });
+            let Some(image) = matching.next() else { continue };
+            if let Some(other) = matching.next() {
+                return Err(ImageError::Ambiguous {
+                    given: given.to_owned(),
+                    first: image.metadata.config_digest.to_string(),
+                    second: other.metadata.config_digest.to_string(),
+                });
+            }
+            let names =
+                listing.names.into_iter().filter(|name| name.digest == image.digest).collect();
+            return Ok(Some(Found { store, image, names }));
+        }
+        Ok(None)
+    }
+}
+
+/// The digits of a text that may be the beginning of an id.
+fn id_prefix(given: &str) -> Option<&str> {
+    let digits = given.strip_prefix("sha256:").unwrap_or(given);
+    let is_hex = digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    (digits.len() >= ID_DIGITS_MIN && is_hex).then_some(digits)
+}
+
+fn names_of(store: &Store, digest: &Digest) -> Result<Vec<Name>, ImageError> {
+    let names = store.list()?.names;
+    Ok(names.into_iter().filter(|name| name.digest == *digest).collect())
+}

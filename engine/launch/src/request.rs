@@ -1,0 +1,300 @@
+//! The launch request and its checks.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::RawString;
+
+/// The version this build writes, and the only one it reads.
+pub const REQUEST_VERSION: u32 = 1;
+
+/// The largest request the shim reads, in bytes.
+pub const REQUEST_SIZE_MAX: usize = 16 << 20;
+
+/// What the engine asks of the shim: one container, from one image file.
+///
+/// Nothing in it is trusted: paths are opened with the user's own rights, and what the site
+/// decides (hooks, site mounts, policies) is not in it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    /// [`REQUEST_VERSION`] of the engine that wrote it.
+    pub version: u32,
+    /// `--name`: the container's id; without one the shim makes an id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The image.
+    pub image: Image,
+    /// What runs in it.
+    pub command: Command,
+    /// The variables of the caller, in the form `NAME=value`. They travel here, since some
+    /// (`LD_LIBRARY_PATH`) vanish on the way into a setuid program.
+    pub host_env: Vec<RawString>,
+    /// `-e` and `--env-file`, in the order given, in the form `NAME=value`.
+    #[serde(default)]
+    pub env: Vec<RawString>,
+    /// `--mount`, `-v` and `--tmpfs`, in the order given.
+    #[serde(default)]
+    pub mounts: Vec<Mount>,
+    /// `--device`, in the order given.
+    #[serde(default)]
+    pub devices: Vec<Device>,
+    /// `--annotation`.
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
+    /// Namespaces beside the mount namespace.
+    #[serde(default)]
+    pub namespaces: Namespaces,
+    /// `--read-only`: the root file system refuses writes; mounts in it do not.
+    #[serde(default)]
+    pub read_only: bool,
+    /// `--init`: an init is process 1 of the container, reaps and forwards signals.
+    #[serde(default)]
+    pub init: bool,
+    /// `-t`: a pseudo-terminal is the command's standard input, output and error.
+    #[serde(default)]
+    pub tty: bool,
+    /// `--runtime`: a name (`runc`, `crun`) or an absolute path; without it the site's choice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<String>,
+    /// Absolute path of the engine's program, which unpacks an image where no mount of it works.
+    /// Used in rootless runs only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<RawString>,
+    /// How much to log on standard error: 0 nothing but errors, 1 what was chosen, 2 all.
+    #[serde(default)]
+    pub verbosity: u8,
+}
+
+/// The image of a request.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Image {
+    /// Absolute path of the squashfs file.
+    pub squashfs: RawString,
+    /// As the user named it, for messages and annotations.
+    pub name: String,
+    /// The digest of the platform's manifest; absent for an image given by path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// `Env` of the image's configuration.
+    #[serde(default)]
+    pub env: Vec<String>,
+    /// `WorkingDir` of the image's configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workdir: Option<String>,
+}
+
+/// The command of a request, after entrypoint and default arguments were applied.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Command {
+    /// Program and arguments; at least one. A program without `/` is looked up in the
+    /// container's `PATH`.
+    pub args: Vec<RawString>,
+    /// `--workdir`: absolute, made when absent. Without it the image's, else `/`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workdir: Option<RawString>,
+}
+
+/// One mount that the user asked for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mount {
+    /// Absolute path in the container.
+    pub destination: RawString,
+    /// What is mounted.
+    pub source: MountSource,
+    /// The mount refuses writes.
+    #[serde(default)]
+    pub read_only: bool,
+}
+
+/// What a mount shows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MountSource {
+    /// A file or directory of the host, with what is mounted below it.
+    Bind {
+        /// Absolute path on the host.
+        path: RawString,
+    },
+    /// An empty file system in memory.
+    Tmpfs {
+        /// Its limit in bytes; without one the kernel's default.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        size: Option<u64>,
+        /// Mode of its root directory; without one 0o1777, as Docker does.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        mode: Option<u32>,
+    },
+}
+
+/// A device of the host.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Device {
+    /// Absolute path on the host.
+    pub source: RawString,
+    /// Absolute path in the container.
+    pub destination: RawString,
+    /// What the container may do with it; never more than the host allows.
+    pub access: DeviceAccess,
+}
+
+/// Rights on a device, as in the device cgroup: read, write, make the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeviceAccess {
+    /// `r`
+    pub read: bool,
+    /// `w`
+    pub write: bool,
+    /// `m`
+    pub mknod: bool,
+}
+
+impl DeviceAccess {
+    /// `rwm`, the default of `--device`.
+    pub const ALL: Self = Self { read: true, write: true, mknod: true };
+
+    /// Parses a non-empty selection of `r`, `w` and `m`, each once, in any order.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut access = Self { read: false, write: false, mknod: false };
+        for letter in text.chars() {
+            let right = match letter {
+                'r' => &mut access.read,
+                'w' => &mut access.write,
+                'm' => &mut access.mknod,
+                _ => return None,
+            };
+            if std::mem::replace(right, true) {
+                return None;
+            }
+        }
+        (!text.is_empty()).then_some(access)
+    }
+}
+
+/// Namespaces that a run gets besides its own mount namespace. The host's otherwise: MPI needs
+/// them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Namespaces {
+    /// `--pid=private`
+    #[serde(default)]
+    pub pid: bool,
+}
+
+/// Why a request was refused.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RequestError {
+    /// Not the JSON of a request.
+    #[error("the launch request is not valid")]
+    Syntax {
+        #[source]
+        /// Where and why.
+        source: serde_json::Error,
+    },
+    /// Written by an engine of another version.
+    #[error(
+        "the launch request has version {given}, this `sarus-shim` reads version {REQUEST_VERSION}"
+    )]
+    Version {
+        /// The version in the request.
+        given: u32,
+    },
+    /// A path that must be absolute is not.
+    #[error("{what} `{}` is not an absolute path", path.display())]
+    NotAbsolute {
+        /// Which path.
+        what: &'static str,
+        /// The path.
+        path: PathBuf,
+    },
+    /// There is nothing to run.
+    #[error("the launch request names no command")]
+    NoCommand,
+    /// A name that cannot be a container's id.
+    #[error(
+        "`{name}` cannot be a container's name: letters, digits, `_`, `.`, `-` only, a letter or digit first, at most 128"
+    )]
+    Name {
+        /// The name given.
+        name: String,
+    },
+}
+
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
+}
+
+impl Request {
+    /// Parses and checks a request.
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError`]: the version is looked at first, so that an engine of another version is
+    /// told so instead of being told of an unknown field.
+    pub fn parse(json: &[u8]) -> Result<Self, RequestError> {
+        let syntax = |source| RequestError::Syntax { source };
+        let Versioned { version } = serde_json::from_slice(json).map_err(syntax)?;
+        if version != REQUEST_VERSION {
+            return Err(RequestError::Version { given: version });
+        }
+        let request: Self = serde_json::from_slice(json).map_err(syntax)?;
+        request.check()?;
+        Ok(request)
+    }
+
+    /// Checks what the types do not: absolute paths, a command, the name.
+    ///
+    /// # Errors
+    ///
+    /// The first violation found.
+    pub fn check(&self) -> Result<(), RequestError> {
+        if self.command.args.is_empty() {
+            return Err(RequestError::NoCommand);
+        }
+        if let Some(name) = &self.name
+            && !is_container_name(name)
+        {
+            return Err(RequestError::Name { name: name.clone() });
+        }
+        self.paths().try_for_each(|(what, path)| {
+            if path.as_bytes().starts_with(b"/") {
+                Ok(())
+            } else {
+                Err(RequestError::NotAbsolute { what, path: path.as_os_str().into() })
+            }
+        })
+    }
+
+    fn paths(&self) -> impl Iterator<Item = (&'static str, &RawString)> {
+        let image = std::iter::once(("the image file", &self.image.squashfs));
+        let workdir = self.command.workdir.iter().map(|path| ("the working directory", path));
+        let mounts = self.mounts.iter().flat_map(|mount| {
+            let source = match &mount.source {
+                MountSource::Bind { path } => Some(("the mount source", path)),
+                MountSource::Tmpfs { .. } => None,
+            };
+            source.into_iter().chain([("the mount destination", &mount.destination)])
+        });
+        let devices = self.devices.iter().flat_map(|device| {
+            [("the device", &device.source), ("the device's destination", &device.destination)]
+        });
+        image.chain(workdir).chain(mounts).chain(devices)
+    }
+}
+
+/// The grammar of Docker's container names, which both runtimes accept as an id.
+fn is_container_name(name: &str) -> bool {
+    let mut bytes = name.bytes();
+    bytes.next().is_some_and(|first| first.is_ascii_alphanumeric())
+        && bytes.all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
+        && name.len() <= 128
+}

@@ -1,0 +1,128 @@
+//! Layers as tar streams: detection of the compression by magic bytes, and inflation.
+//!
+//! Media types are not asked: they are wrong often enough. Knows nothing of tar.
+
+use std::io::{self, BufRead, BufReader, Chain, Cursor, Read};
+
+use flate2::bufread::GzDecoder;
+use zstd::stream::read::Decoder as ZstdDecoder;
+
+/// Bytes read from a layer at once.
+const INPUT_SIZE: usize = 256 * 1024;
+
+/// Longest magic looked for, in bytes.
+const MAGIC_SIZE_MAX: usize = 6;
+
+/// Bytes that had been looked at, and the rest.
+type Raw<'a> = BufReader<Chain<Cursor<Vec<u8>>, Box<dyn Read + Send + 'a>>>;
+
+/// How a layer is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    Plain,
+    Gzip,
+    Zstd,
+    /// Known, but not read.
+    Foreign(&'static str),
+}
+
+/// A layer's tar stream.
+pub(crate) enum Inflated<'a> {
+    Plain(Box<Raw<'a>>),
+    Gzip(Box<Members<Raw<'a>>>),
+    Zstd(Box<ZstdDecoder<'static, Raw<'a>>>),
+}
+
+/// Looks at the first bytes.
+pub(crate) fn detect(head: &[u8]) -> Format {
+    const FOREIGN: [(&[u8], &str); 5] = [
+        (b"BZh", "bzip2"),
+        (b"\xfd7zXZ\0", "xz"),
+        (b"\x04\x22\x4d\x18", "lz4"),
+        (b"LZIP", "lzip"),
+        (b"\x1f\x9d", "compress"),
+    ];
+    match head {
+        [0x1f, 0x8b, ..] => Format::Gzip,
+        // A frame, or a skippable frame such as pzstd writes first.
+        [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Format::Zstd,
+        _ => FOREIGN
+            .iter()
+            .find(|(magic, _)| head.starts_with(magic))
+            .map_or(Format::Plain, |&(_, name)| Format::Foreign(name)),
+    }
+}
+
+/// Reads the magic bytes and sets up what inflates the rest. A [`Format::Foreign`] comes back as a
+/// plain stream.
+pub(crate) fn open<'a>(
+    mut reader: Box<dyn Read + Send + 'a>,
+) -> io::Result<(Format, Inflated<'a>)> {
+    let mut head = Vec::with_capacity(MAGIC_SIZE_MAX);
+    reader.by_ref().take(MAGIC_SIZE_MAX as u64).read_to_end(&mut head)?;
+    let format = detect(&head);
+    let raw = BufReader::with_capacity(INPUT_SIZE, Cursor::new(head).chain(reader));
+    let stream = match format {
+        Format::Gzip => Inflated::Gzip(Box::new(Members(Some(State::Member(GzDecoder::new(raw)))))),
+        Format::Zstd => Inflated::Zstd(Box::new(ZstdDecoder::with_buffer(raw)?)),
+        Format::Plain | Format::Foreign(_) => Inflated::Plain(Box::new(raw)),
+    };
+    Ok((format, stream))
+}
+
+impl Read for Inflated<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.read(buffer),
+            Self::Gzip(stream) => stream.read(buffer),
+            Self::Zstd(stream) => stream.read(buffer),
+        }
+    }
+}
+
+/// The members of a gzip file one after the other, and zeros as padding after the last; anything
+/// else there is an error.
+pub(crate) struct Members<R>(Option<State<R>>);
+
+#[expect(clippy::large_enum_variant, reason = "there is one, behind a box already")]
+enum State<R> {
+    Member(GzDecoder<R>),
+    Between(R),
+}
+
+impl<R: BufRead> Read for Members<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.0.take() {
+                None => return Ok(0),
+                Some(State::Member(mut member)) => {
+                    let length = member.read(buffer)?;
+                    if length > 0 || buffer.is_empty() {
+                        self.0 = Some(State::Member(member));
+                        return Ok(length);
+                    }
+                    self.0 = Some(State::Between(member.into_inner()));
+                }
+                Some(State::Between(raw)) => self.0 = next_member(raw)?.map(State::Member),
+            }
+        }
+    }
+}
+
+fn next_member<R: BufRead>(mut raw: R) -> io::Result<Option<GzDecoder<R>>> {
+    let mut padded = false;
+    loop {
+        let available = raw.fill_buf()?;
+        let zeros = available.iter().take_while(|&&byte| byte == 0).count();
+        padded |= zeros > 0;
+        match available.get(zeros) {
+            Some(0x1f) if !padded => return Ok(Some(GzDecoder::new(raw))),
+            Some(_) => {
+                let text = "what follows the gzip data is neither gzip nor padding";
+                return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+            }
+            None if zeros == 0 => return Ok(None),
+            None => raw.consume(zeros),
+        }
+    }
+}

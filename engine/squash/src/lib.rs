@@ -1,0 +1,29 @@
+//! From layers to one squashfs file, and back to a directory.
+//!
+//! Two halves that meet in [`Tree`] and [`Writer`]: the merge half reads tar layers and decides
+//! what the image holds; the format half stores it and reads it again. Knows nothing of
+//! registries, stores or mounts.
+
+mod convert;
+mod decompress;
+mod format;
+pub mod merge;
+mod owners;
+mod reader;
+mod settings;
+pub mod tar;
+mod tree;
+mod unpack;
+mod writer;
+
+pub use convert::{ConvertError, Converted, Layer, Merged, Progress, convert, merge_layers};
+pub use format::{Compressor, Superblock};
+pub use owners::{OwnersError, restore_owners};
+pub use reader::{
+    Attribute, ContentReader, DirectoryPlace, Entries, Entry, FilePlace, FragmentCache, Image,
+    ImageReader, Inode, InodeKind, InodeReference, Piece, ReadError, probe,
+};
+pub use settings::{BLOCK_SIZE_MAX, BLOCK_SIZE_MIN, Compression, CompressionError, Settings};
+pub use tree::{ContentId, Kind, Metadata, Node, NodeId, Tree, Xattrs};
+pub use unpack::{UnpackError, UnpackOptions, Unpacked, unpack};
+pub use writer::{WriteError, Writer, Written};

@@ -1,0 +1,93 @@
+//! Names of files in the store. Does no I/O.
+
+use sarus_oci::{Digest, Platform, Reference};
+
+/// Directory of the images; the number is the version of the squashfs file's conventions (ids
+/// all zero, real ones in the metadata).
+pub(crate) const IMAGES: &str = "images/v1";
+pub(crate) const NAMES: &str = "names";
+pub(crate) const BLOBS: &str = "blobs";
+pub(crate) const TEMPORARIES: &str = "tmp";
+
+pub(crate) const SQUASHFS: &str = "image.squashfs";
+pub(crate) const METADATA: &str = "image.json";
+pub(crate) const REMOVED: &str = "removed";
+
+/// Ends the name of a blob's beginning that no process owns.
+pub(crate) const PARTIAL: &str = ".partial";
+
+/// Longest encoded name that is used as it is; longer ones are cut and end in a hash. Leaves
+/// room for what a store adds, below the 255 bytes that file systems take.
+const NAME_LENGTH_MAX: usize = 200;
+
+/// `sha256-HEX`: no byte in it means anything to a file system.
+pub(crate) fn digest_name(digest: &Digest) -> String {
+    digest.to_string().replace(':', "-")
+}
+
+/// The digest that [`digest_name`] wrote.
+pub(crate) fn parse_digest_name(name: &str) -> Option<Digest> {
+    Digest::parse(&name.replacen('-', ":", 1)).ok()
+}
+
+/// The directory of a reference below [`NAMES`].
+pub(crate) fn reference_name(reference: &Reference) -> String {
+    encode(&reference.to_string())
+}
+
+/// The file of a platform in a reference's directory. Platforms come in normal form, so that
+/// asking for `linux/arm64` and for `linux/arm64/v8` is one name.
+pub(crate) fn platform_name(platform: &Platform) -> String {
+    encode(&platform.to_string().replace('/', "-"))
+}
+
+/// A readable name that is safe as a file's: `/` becomes `+`, `:` becomes `=`; letters, digits,
+/// `.`, `_`, `-` and `@` stay (a dot not at the beginning); all else is `%XX`. One to one up to
+/// [`NAME_LENGTH_MAX`]; beyond, a hash of the whole tells names apart.
+fn encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'/' => encoded.push('+'),
+            b':' => encoded.push('='),
+            b'.' if encoded.is_empty() => encoded.push_str("%2E"),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'_' | b'-' | b'@' => {
+                encoded.push(char::from(byte));
+            }
+            other => encoded.push_str(&format!("%{other:02X}")),
+        }
+    }
+    if encoded.len() > NAME_LENGTH_MAX {
+        let hash = Digest::sha256_of(text.as_bytes());
+        encoded.truncate(NAME_LENGTH_MAX - 65);
+        encoded.push('~');
+        encoded.push_str(hash.hex());
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn encoded_names_are_readable_and_stay_in_their_directory() {
+        for (given, want) in [
+            ("docker.io/library/debian:12", "docker.io+library+debian=12"),
+            ("127.0.0.1:5000/a:b", "127.0.0.1=5000+a=b"),
+            ("..", "%2E."),
+            ("../../etc", "%2E.+..+etc"),
+            ("[::1]:5000/x", "%5B==1%5D=5000+x"),
+            ("a+b%", "a%2Bb%25"),
+        ] {
+            assert_eq!(encode(given), want, "given {given:?}");
+        }
+    }
+
+    #[test]
+    fn long_names_fit_and_differ() {
+        let (one, two) = ("x".repeat(300), format!("{}y", "x".repeat(299)));
+        assert_eq!(encode(&one).len(), NAME_LENGTH_MAX);
+        assert_ne!(encode(&one), encode(&two));
+    }
+}

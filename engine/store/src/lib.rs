@@ -1,0 +1,42 @@
+//! Image store: squashfs images and their metadata, shared by every node of a cluster.
+//!
+//! ```text
+//! ROOT/images/v1/sha256-HEX/image.squashfs   the image; addressed by its manifest's digest
+//! ROOT/images/v1/sha256-HEX/image.json       what a run and `inspect` need to know of it
+//! ROOT/images/v1/sha256-HEX/removed          mark: no name is left; deleted after the grace period
+//! ROOT/names/docker.io+library+debian=12/linux-amd64     which digest a reference means
+//! ROOT/blobs/sha256-HEX                      verified blob of a registry: a bounded cache
+//! ROOT/blobs/sha256-HEX.partial              the beginning of one, to be continued
+//! ROOT/tmp/                                  what is being written, with its writer's name
+//! ```
+//!
+//! A writer fills a directory or file in `tmp`, synchronises it, and renames it into its place:
+//! readers take no lock, and no point in time leaves a store that does not work. Two writers of
+//! one image both succeed: the second rename finds the first one's image and keeps it. The
+//! temporaries' names carry host, boot, process and start time, so that the next writing command
+//! removes what a killed one left. Needs neither extended attributes nor `flock`.
+//!
+//! Reading a name opens two files and lists no directory. Knows nothing of registries, layers or
+//! mounts.
+
+mod blobs;
+mod disk;
+mod error;
+mod layout;
+mod metadata;
+mod owner;
+mod read;
+mod write;
+
+pub use blobs::{Blobs, PartialBlob};
+pub use error::StoreError;
+pub use metadata::{Conversion, Image, Layer, METADATA_VERSION, Metadata, Name};
+pub use owner::Owner;
+pub use read::{Listing, Store};
+pub use write::{Pending, Removal};
+
+use std::time::Duration;
+
+/// Age from which a temporary of another host counts as left behind. No pull takes that long,
+/// and what is being written is younger than its writer.
+pub const FOREIGN_AGE_MAX: Duration = Duration::from_secs(48 * 3600);

@@ -1,0 +1,92 @@
+//! What the store keeps of an image beside the squashfs file.
+//!
+//! Nothing in [`Metadata`] depends on when or where the image was pulled: two pulls write the
+//! same bytes. What does depend on it is in [`Name`].
+
+use std::path::PathBuf;
+
+use sarus_oci::{Digest, Execution, Platform, Reference};
+use serde::{Deserialize, Serialize};
+
+/// The version of `image.json` and of name files that this build writes, and the newest it reads.
+pub const METADATA_VERSION: u32 = 1;
+
+/// An image in the store.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Image {
+    /// Digest of the platform's manifest.
+    pub digest: Digest,
+    /// The squashfs file, with the length that the metadata gives.
+    pub squashfs: PathBuf,
+    /// What belongs to it.
+    pub metadata: Metadata,
+}
+
+/// The content of `image.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Metadata {
+    /// [`METADATA_VERSION`] of the writer.
+    pub version: u32,
+    /// Digest of the platform's manifest.
+    pub digest: Digest,
+    /// Digest of the image's configuration: Docker's image id.
+    pub config_digest: Digest,
+    /// What the image was built for.
+    pub platform: Platform,
+    /// When the image was made, as the configuration says (RFC 3339).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created: Option<String>,
+    /// `config` of the image's configuration: what to execute and how.
+    pub config: Execution,
+    /// The layers, oldest first.
+    pub layers: Vec<Layer>,
+    /// The image's real owners by index; the squashfs file's own id table holds zeros.
+    pub ids: Vec<u32>,
+    /// How the squashfs file was made.
+    pub conversion: Conversion,
+}
+
+/// One layer as the manifest names it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Layer {
+    /// Digest of the blob.
+    pub digest: Digest,
+    /// Length of the blob in bytes.
+    pub size: u64,
+    /// Media type of the blob.
+    pub media_type: String,
+}
+
+/// How the squashfs file was made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Conversion {
+    /// Length of the squashfs file in bytes.
+    pub bytes: u64,
+    /// Bytes in regular files, as a program in the container reads them.
+    pub unpacked_bytes: u64,
+    /// Number of entries in the merged tree.
+    pub entries: u64,
+    /// Compressor and level: `zstd:1`.
+    pub compression: String,
+    /// Squashfs block size in bytes.
+    pub block_size: u32,
+}
+
+/// The content of a name file: which image a reference means on one platform.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Name {
+    /// [`METADATA_VERSION`] of the writer.
+    pub version: u32,
+    /// The reference.
+    pub reference: Reference,
+    /// The platform that was asked for.
+    pub platform: Platform,
+    /// Digest of the platform's manifest.
+    pub digest: Digest,
+    /// Seconds since 1970 when the name was last given to this digest.
+    pub pulled: u64,
+}

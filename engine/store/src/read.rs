@@ -1,0 +1,214 @@
+//! Reading the store: by name, by digest, and whole. Takes no lock and writes nothing.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use sarus_oci::{Digest, Platform, Reference};
+
+use crate::disk::{list, parse, read_small};
+use crate::layout::{
+    BLOBS, IMAGES, METADATA, NAMES, REMOVED, SQUASHFS, TEMPORARIES, digest_name, parse_digest_name,
+    platform_name, reference_name,
+};
+use crate::{Blobs, Image, Metadata, Name, StoreError};
+
+/// Longest name file that is read, in bytes.
+const NAME_BYTES_MAX: u64 = 64 << 10;
+
+/// Longest metadata file that is read, in bytes; a configuration with many labels stays far below.
+const METADATA_BYTES_MAX: u64 = 16 << 20;
+
+/// An image store below one directory. Opening it touches no disk.
+#[derive(Debug, Clone)]
+pub struct Store {
+    root: PathBuf,
+    access: Access,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Access {
+    /// For reading only.
+    Read,
+    /// A user's own: the root directory is made with mode 0700.
+    Private,
+    /// A site's, read by all: the root directory is made with mode 0755.
+    Shared,
+}
+
+/// All that a store holds.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// The names, sorted by reference and platform.
+    pub names: Vec<Name>,
+    /// The images by digest, those without a name too; not those marked for removal that no name
+    /// points at.
+    pub images: BTreeMap<Digest, Image>,
+    /// What could not be read.
+    pub damaged: Vec<StoreError>,
+}
+
+impl Store {
+    /// A user's own store; the first write makes its directory, mode 0700.
+    pub fn open(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into(), access: Access::Private }
+    }
+
+    /// A store that all users read, to be written; the first write makes its directory, mode 0755.
+    pub fn open_shared(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into(), access: Access::Shared }
+    }
+
+    /// A store for reading only: every operation that writes is refused.
+    pub fn open_read_only(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into(), access: Access::Read }
+    }
+
+    /// The store's directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Whether operations that write are refused.
+    pub fn is_read_only(&self) -> bool {
+        self.access == Access::Read
+    }
+
+    /// The cache of blobs that belongs to the store.
+    pub fn blobs(&self) -> Blobs<'_> {
+        Blobs::new(self)
+    }
+
+    /// The image that `reference` means on `platform`; none when the store has no such name.
+    /// A reference with a digest that no name carries finds the image of that manifest digest.
+    ///
+    /// # Errors
+    ///
+    /// A file that cannot be read or is damaged, a squashfs file of another length than its
+    /// metadata says.
+    pub fn lookup(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+    ) -> Result<Option<Image>, StoreError> {
+        if let Some(name) = self.name(reference, platform)? {
+            return self.image(&name.digest);
+        }
+        let Some(digest) = reference.digest() else { return Ok(None) };
+        if self.image_directory(digest).join(REMOVED).exists() {
+            return Ok(None);
+        }
+        self.image(digest)
+    }
+
+    /// The name file of `reference` on `platform`; none when there is none.
+    ///
+    /// # Errors
+    ///
+    /// A file that cannot be read or is damaged.
+    pub fn name(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+    ) -> Result<Option<Name>, StoreError> {
+        self.read_name(&self.name_path(reference, platform))
+    }
+
+    /// The image of that manifest digest, whether a name points at it or not; none when the
+    /// store does not have it.
+    ///
+    /// # Errors
+    ///
+    /// A file that cannot be read or is damaged, a squashfs file of another length than its
+    /// metadata says.
+    pub fn image(&self, digest: &Digest) -> Result<Option<Image>, StoreError> {
+        let directory = self.image_directory(digest);
+        let path = directory.join(METADATA);
+        let Some(json) = read_small(&path, METADATA_BYTES_MAX)? else { return Ok(None) };
+        let metadata: Metadata = parse(&path, &json)?;
+        let squashfs = directory.join(SQUASHFS);
+        let got = match std::fs::metadata(&squashfs) {
+            Ok(metadata) => metadata.len(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
+            Err(error) => return Err(StoreError::read(&squashfs)(error)),
+        };
+        let expected = metadata.conversion.bytes;
+        if got != expected {
+            return Err(StoreError::Length { path: squashfs, got, expected });
+        }
+        Ok(Some(Image { digest: digest.clone(), squashfs, metadata }))
+    }
+
+    /// All that the store holds. What is damaged is listed, and does not hide the rest.
+    ///
+    /// # Errors
+    ///
+    /// A directory that cannot be read.
+    pub fn list(&self) -> Result<Listing, StoreError> {
+        let mut listing = Listing::default();
+        for path in self.name_paths()? {
+            match self.read_name(&path) {
+                Ok(name) => listing.names.extend(name),
+                Err(error) => listing.damaged.push(error),
+            }
+        }
+        listing.names.sort_by(|a, b| (&a.reference, &a.platform).cmp(&(&b.reference, &b.platform)));
+        for name in list(&self.images_directory())? {
+            let Some(digest) = parse_digest_name(&name) else { continue };
+            let marked = self.image_directory(&digest).join(REMOVED).exists();
+            if marked && !listing.names.iter().any(|name| name.digest == digest) {
+                continue;
+            }
+            match self.image(&digest) {
+                Ok(Some(image)) => {
+                    listing.images.insert(digest, image);
+                }
+                Ok(None) => {}
+                Err(error) => listing.damaged.push(error),
+            }
+        }
+        Ok(listing)
+    }
+
+    /// The paths of all name files.
+    pub(crate) fn name_paths(&self) -> Result<Vec<PathBuf>, StoreError> {
+        let names = self.root.join(NAMES);
+        let mut paths = Vec::new();
+        for reference in list(&names)? {
+            let directory = names.join(reference);
+            if directory.is_dir() {
+                paths.extend(list(&directory)?.into_iter().map(|file| directory.join(file)));
+            }
+        }
+        Ok(paths)
+    }
+
+    pub(crate) fn read_name(&self, path: &Path) -> Result<Option<Name>, StoreError> {
+        let Some(json) = read_small(path, NAME_BYTES_MAX)? else { return Ok(None) };
+        parse(path, &json).map(Some)
+    }
+
+    pub(crate) fn name_path(&self, reference: &Reference, platform: &Platform) -> PathBuf {
+        self.root.join(NAMES).join(reference_name(reference)).join(platform_name(platform))
+    }
+
+    pub(crate) fn images_directory(&self) -> PathBuf {
+        self.root.join(IMAGES)
+    }
+
+    pub(crate) fn image_directory(&self, digest: &Digest) -> PathBuf {
+        self.images_directory().join(digest_name(digest))
+    }
+
+    pub(crate) fn temporaries_directory(&self) -> PathBuf {
+        self.root.join(TEMPORARIES)
+    }
+
+    pub(crate) fn blobs_directory(&self) -> PathBuf {
+        self.root.join(BLOBS)
+    }
+
+    /// Mode of the store's own directory when it is made.
+    pub(crate) fn root_mode(&self) -> u32 {
+        if self.access == Access::Shared { 0o755 } else { 0o700 }
+    }
+}

@@ -1,0 +1,102 @@
+//! Runs whose supervisor was killed: recognised from what the kernel keeps, and ended.
+//!
+//! A run writes nothing on the host. Its root file system, an overlay, carries in its source the
+//! process id and the start time of the supervisor ([`mark_of`]); so every process of a container
+//! says in `/proc/PID/mountinfo` whose it is. When that supervisor is gone, so should they be.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+
+use rustix::process::Pid;
+
+use crate::process::{PidFd, start_time};
+
+const PREFIX: &str = "sarus:";
+const SIGKILL: i32 = 9;
+
+/// The source of the overlay of a run that process `supervisor` supervises.
+pub fn mark_of(supervisor: i32) -> String {
+    format!("{PREFIX}{supervisor}:{}", start_time(supervisor).unwrap_or(0))
+}
+
+/// Kills the processes of the calling user that belong to a run without a supervisor, and returns
+/// how many there were. Mounts and FUSE servers end with them.
+///
+/// Processes of others are not looked at, by root neither. Reads the mounts of each process that
+/// has another mount namespace than the caller's; a process that cannot be read is left alone.
+pub fn sweep() -> usize {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return 0 };
+    let mine = namespace(Path::new("/proc/self"));
+    let uid = rustix::process::getuid().as_raw();
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| sweep_one(*pid, uid, mine.as_deref())).count()
+}
+
+/// True if the process was an orphan and was killed.
+fn sweep_one(pid: i32, uid: u32, mine: Option<&Path>) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let directory = format!("/proc/{pid}");
+    let directory = Path::new(&directory);
+    let is_mine = std::fs::metadata(directory).is_ok_and(|found| found.uid() == uid);
+    if !is_mine || namespace(directory).as_deref() == mine {
+        return false;
+    }
+    // The descriptor comes before the look, so that what is killed is what was looked at.
+    let Some(process) = Pid::from_raw(pid).and_then(|pid| PidFd::open(pid).ok()) else {
+        return false;
+    };
+    let Some((supervisor, started)) = supervisor(directory) else { return false };
+    start_time(supervisor) != Some(started) && process.signal(SIGKILL).is_ok()
+}
+
+fn namespace(process: &Path) -> Option<std::path::PathBuf> {
+    std::fs::read_link(process.join("ns/mnt")).ok()
+}
+
+/// Who supervises the process, if its root is a run's overlay: `proc_pid_mountinfo(5)`.
+fn supervisor(process: &Path) -> Option<(i32, u64)> {
+    let file = File::open(process.join("mountinfo")).ok()?;
+    BufReader::new(file).lines().map_while(Result::ok).find_map(|line| parse_mark(&line))
+}
+
+/// The mark in a line of mountinfo, if its mount is at `/` and has one.
+fn parse_mark(line: &str) -> Option<(i32, u64)> {
+    let (mount, file_system) = line.split_once(" - ")?;
+    if mount.split(' ').nth(4)? != "/" {
+        return None;
+    }
+    let mut fields = file_system.split(' ');
+    if fields.next()? != "overlay" {
+        return None;
+    }
+    let (pid, started) = fields.next()?.strip_prefix(PREFIX)?.split_once(':')?;
+    Some((pid.parse().ok()?, started.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_root_overlay_with_a_mark_is_a_run() {
+        for (line, want) in [
+            ("9 8 0:5 / / rw,nosuid - overlay sarus:41:977 rw,lowerdir=x", Some((41, 977))),
+            ("9 8 0:5 / /mnt rw - overlay sarus:41:977 rw", None),
+            ("9 8 0:5 / / rw shared:1 - ext4 sarus:41:977 rw", None),
+            ("9 8 0:5 / / rw - overlay overlay rw", None),
+            ("9 8 0:5 / / rw - overlay sarus:x:y rw", None),
+            ("", None),
+        ] {
+            assert_eq!(parse_mark(line), want, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn a_mark_names_the_supervisor() {
+        let pid = rustix::process::getpid().as_raw_nonzero().get();
+        let mark = format!("1 1 0:1 / / rw - overlay {} rw", mark_of(pid));
+        assert_eq!(parse_mark(&mark), Some((pid, start_time(pid).unwrap())));
+        assert_eq!(start_time(-1), None);
+    }
+}

@@ -1,0 +1,287 @@
+//! Processes: fork, execute, wait, and who is who.
+
+use std::ffi::{CString, OsStr};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, pidfd_open};
+
+/// Which side of a fork one is on.
+#[derive(Debug)]
+pub enum Fork {
+    /// In the parent, with the child.
+    Parent(Child),
+    /// In the child.
+    Child,
+}
+
+/// A child process that has not been waited for.
+#[derive(Debug)]
+pub struct Child(Pid);
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// By itself, with this exit status.
+    Exited(i32),
+    /// By this signal.
+    Signaled(i32),
+}
+
+impl Ended {
+    /// The status that a shell gives: 128 and the signal's number after a signal.
+    pub fn exit_code(self) -> i32 {
+        match self {
+            Self::Exited(code) => code,
+            Self::Signaled(signal) => 128 + signal,
+        }
+    }
+
+    fn from_wait(status: WaitStatus) -> Option<Self> {
+        let exited = status.exit_status().map(Self::Exited);
+        exited.or(status.terminating_signal().map(Self::Signaled))
+    }
+}
+
+/// Forks. The caller must have one thread only: the child gets a copy of every lock as it is.
+///
+/// # Errors
+///
+/// `EAGAIN` where a limit on processes is reached.
+#[expect(unsafe_code, reason = "fork(2)")]
+pub fn fork() -> io::Result<Fork> {
+    // SAFETY: the callers are the shim, which starts no thread, and tests that execute at once;
+    // so no other thread can hold a lock that the child needs.
+    match unsafe { libc::fork() } {
+        0 => Ok(Fork::Child),
+        child => match Pid::from_raw(child) {
+            Some(pid) if child > 0 => Ok(Fork::Parent(Child(pid))),
+            _ => Err(io::Error::last_os_error()),
+        },
+    }
+}
+
+/// Ends the process without running destructors or flushing buffers, as a forked child should.
+#[expect(unsafe_code, reason = "_exit(2)")]
+pub fn exit_at_once(code: i32) -> ! {
+    // SAFETY: no argument but the code.
+    unsafe { libc::_exit(code) }
+}
+
+impl Child {
+    /// The process id.
+    pub fn pid(&self) -> Pid {
+        self.0
+    }
+
+    /// The process id as a number.
+    pub fn as_raw_pid(&self) -> i32 {
+        self.0.as_raw_nonzero().get()
+    }
+
+    /// Waits until it ends.
+    ///
+    /// # Errors
+    ///
+    /// `ECHILD` if somebody else has reaped it.
+    pub fn wait(self) -> io::Result<Ended> {
+        loop {
+            match rustix::process::waitpid(Some(self.0), WaitOptions::empty()) {
+                Ok(Some((_, status))) => {
+                    if let Some(ended) = Ended::from_wait(status) {
+                        return Ok(ended);
+                    }
+                }
+                Ok(None) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+/// Reaps one child that has ended, if there is one.
+///
+/// # Errors
+///
+/// `ECHILD` if there is no child at all.
+pub fn reap_any() -> io::Result<Option<(Pid, Ended)>> {
+    loop {
+        match rustix::process::wait(WaitOptions::NOHANG) {
+            Ok(Some((pid, status))) => {
+                if let Some(ended) = Ended::from_wait(status) {
+                    return Ok(Some((pid, ended)));
+                }
+            }
+            Ok(None) => return Ok(None),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// A descriptor for a process: it stays that process's, whoever gets the number later.
+#[derive(Debug)]
+pub struct PidFd(OwnedFd);
+
+impl PidFd {
+    /// # Errors
+    ///
+    /// `ESRCH` if there is no such process.
+    pub fn open(pid: Pid) -> io::Result<Self> {
+        Ok(Self(pidfd_open(pid, PidfdFlags::empty())?))
+    }
+
+    /// Sends a signal by number, real-time signals included.
+    ///
+    /// # Errors
+    ///
+    /// `ESRCH` if the process has been reaped; `EPERM` if it is not the caller's to signal.
+    #[expect(unsafe_code, reason = "real-time signals have no safe type")]
+    pub fn signal(&self, number: i32) -> io::Result<()> {
+        use std::os::fd::AsRawFd;
+        // SAFETY: no information is passed, and a wrong number is refused by the kernel.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_pidfd_send_signal,
+                self.0.as_raw_fd(),
+                number,
+                std::ptr::null::<libc::siginfo_t>(),
+                0,
+            )
+        };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+}
+
+impl AsFd for PidFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Ends a process that cannot be asked.
+///
+/// # Errors
+///
+/// `ESRCH` if there is none.
+pub fn kill(pid: Pid) -> io::Result<()> {
+    Ok(rustix::process::kill_process(pid, Signal::KILL)?)
+}
+
+/// The children of the calling thread, from `/proc`.
+///
+/// # Errors
+///
+/// `ENOENT` where the kernel was built without `CONFIG_PROC_CHILDREN`.
+pub fn children() -> io::Result<Vec<Pid>> {
+    let mut text = String::new();
+    let mut file = std::fs::File::open("/proc/thread-self/children")?;
+    io::Read::read_to_string(&mut file, &mut text)?;
+    let pids = text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok());
+    Ok(pids.filter_map(Pid::from_raw).collect())
+}
+
+/// When a process started, in clock ticks since boot: with the id it names a process for good,
+/// until the next boot. None if there is no such process.
+pub fn start_time(pid: i32) -> Option<u64> {
+    stat_field(pid, 22)
+}
+
+/// The parent of a process. None if there is no such process.
+pub fn parent(pid: i32) -> Option<i32> {
+    stat_field(pid, 4)
+}
+
+/// A field of `proc_pid_stat(5)`, counted from 1 as there; behind the second, which is the name.
+fn stat_field<T: std::str::FromStr>(pid: i32, field: usize) -> Option<T> {
+    let mut text = Vec::new();
+    let mut file = std::fs::File::open(format!("/proc/{pid}/stat")).ok()?;
+    io::Read::read_to_end(&mut file, &mut text).ok()?;
+    let text = String::from_utf8_lossy(&text);
+    // The name, in parentheses, may contain anything.
+    text.rsplit_once(')')?.1.split_ascii_whitespace().nth(field - 3)?.parse().ok()
+}
+
+/// Replaces the program by the file at `path`. Returns only on failure.
+///
+/// Descriptors that are not close-on-exec, the signal mask and all else that `execve(2)` keeps
+/// are kept.
+pub fn execute(path: &OsStr, arguments: &[CString], environment: &[CString]) -> io::Error {
+    match CString::new(path.as_bytes()) {
+        Ok(path) => execute_c(&path, arguments, environment),
+        Err(nul) => nul.into(),
+    }
+}
+
+#[expect(unsafe_code, reason = "execve(2)")]
+fn execute_c(path: &CString, arguments: &[CString], environment: &[CString]) -> io::Error {
+    let list = |strings: &[CString]| {
+        let pointers = strings.iter().map(|text| text.as_ptr());
+        pointers.chain([std::ptr::null()]).collect::<Vec<_>>()
+    };
+    let (arguments, environment) = (list(arguments), list(environment));
+    // SAFETY: both lists are closed by a null pointer, and the strings outlive the call.
+    unsafe { libc::execve(path.as_ptr(), arguments.as_ptr(), environment.as_ptr()) };
+    io::Error::last_os_error()
+}
+
+/// The CPUs that the calling thread may use, as the kernel's mask of bits.
+///
+/// # Errors
+///
+/// None in practice.
+#[expect(unsafe_code, reason = "the mask's size is not that of the C library's type")]
+pub fn affinity() -> io::Result<Vec<u8>> {
+    /// Enough for 65,536 CPUs.
+    const SIZE: usize = 8192;
+    let mut mask = vec![0_u8; SIZE];
+    // SAFETY: the buffer is as long as said.
+    let size = unsafe { libc::syscall(libc::SYS_sched_getaffinity, 0, SIZE, mask.as_mut_ptr()) };
+    let size = usize::try_from(size).map_err(|_negative| io::Error::last_os_error())?;
+    mask.truncate(size);
+    Ok(mask)
+}
+
+/// Takes ownership of a descriptor that another program handed over by number.
+///
+/// # Errors
+///
+/// `EBADF` if it is not open.
+#[expect(unsafe_code, reason = "a number is all that execve(2) hands over")]
+pub fn adopt_descriptor(number: i32) -> io::Result<OwnedFd> {
+    use std::os::fd::FromRawFd;
+    // SAFETY: F_GETFD takes no argument.
+    if number < 0 || unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
+        return Err(io::Error::from_raw_os_error(libc::EBADF));
+    }
+    // SAFETY: it is open, and the callers adopt a number once, before opening anything.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Makes `target` the same open file as `source`, kept across `execve(2)`. What `target` was
+/// before is closed.
+///
+/// # Errors
+///
+/// `EBADF` beyond the limit on descriptors.
+#[expect(unsafe_code, reason = "the target is a number that may be anybody's or nobody's")]
+pub fn duplicate(source: BorrowedFd<'_>, target: i32) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+    // SAFETY: the callers are forked children about to execute a program, which use none of
+    // their own descriptors afterwards but those they arrange here.
+    let result = unsafe { libc::dup2(source.as_raw_fd(), target) };
+    if result == target { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Closes a descriptor, known by its number, when a program is executed.
+///
+/// # Errors
+///
+/// `EBADF` if it is not open.
+#[expect(unsafe_code, reason = "the descriptor is the caller's, known by its number only")]
+pub fn close_on_exec(number: i32) -> io::Result<()> {
+    // SAFETY: F_SETFD takes an integer; it changes a flag of the descriptor and closes nothing.
+    let result = unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

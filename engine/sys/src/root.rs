@@ -1,0 +1,181 @@
+//! Paths inside a root directory: resolved by the kernel so that no symbolic link leads out.
+//!
+//! `openat2(2)` with `RESOLVE_IN_ROOT`: `..` and absolute links stay inside, as in a container.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat, openat2};
+use rustix::io::Errno;
+
+/// Times a resolution is repeated when a rename got in its way.
+const ATTEMPTS_MAX: usize = 8;
+
+/// What a path is to lead to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A directory, made with mode 0755 when absent.
+    Directory,
+    /// Anything but a directory; an empty file is made when absent.
+    File,
+}
+
+/// A root directory.
+#[derive(Debug, Clone, Copy)]
+pub struct Root<'a>(pub BorrowedFd<'a>);
+
+impl Root<'_> {
+    /// Opens `path` below the root without opening the file itself (`O_PATH`), links followed.
+    ///
+    /// # Errors
+    ///
+    /// As `openat2(2)`.
+    pub fn resolve(self, path: &Path) -> io::Result<OwnedFd> {
+        self.open(path, OFlags::PATH)
+    }
+
+    /// Opens the regular file at `path` for reading. Never blocks on a pipe or device.
+    ///
+    /// # Errors
+    ///
+    /// As `openat2(2)`; `EINVAL` if it is not a regular file.
+    pub fn open_file(self, path: &Path) -> io::Result<std::fs::File> {
+        let file = self.open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
+        if FileType::from_raw_mode(fstat(&file)?.st_mode) == FileType::RegularFile {
+            Ok(file.into())
+        } else {
+            Err(io::Error::from_raw_os_error(libc::EINVAL))
+        }
+    }
+
+    /// The same as [`Root::resolve`], and makes what is missing: directories on the way and the
+    /// last component.
+    ///
+    /// # Errors
+    ///
+    /// `ENOTDIR`, `EISDIR` if something of the other kind is there; `EEXIST` if a link that leads
+    /// nowhere is; else as `openat2(2)` and `mkdirat(2)`.
+    pub fn ensure(self, path: &Path, kind: Kind) -> io::Result<OwnedFd> {
+        let found = match self.resolve(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.make(path, kind)?,
+            found => found?,
+        };
+        let is_directory = FileType::from_raw_mode(fstat(&found)?.st_mode) == FileType::Directory;
+        match (kind, is_directory) {
+            (Kind::Directory, false) => Err(io::Error::from_raw_os_error(libc::ENOTDIR)),
+            (Kind::File, true) => Err(io::Error::from_raw_os_error(libc::EISDIR)),
+            _ => Ok(found),
+        }
+    }
+
+    fn make(self, path: &Path, kind: Kind) -> io::Result<OwnedFd> {
+        let path = normal(path);
+        let mut directory = self.resolve(Path::new("/"))?;
+        let names: Vec<&OsStr> = path.iter().collect();
+        for (index, name) in names.iter().enumerate() {
+            let so_far: PathBuf = names[..=index].iter().collect();
+            let kind = if index + 1 == names.len() { kind } else { Kind::Directory };
+            directory = match self.resolve(&so_far) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    make_one(directory.as_fd(), name, kind)?
+                }
+                found => found?,
+            };
+        }
+        Ok(directory)
+    }
+
+    fn open(self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+        let relative = path.as_os_str().as_bytes();
+        let path = if relative.is_empty() { Path::new(".") } else { path };
+        let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let mut attempts = 0;
+        loop {
+            match openat2(self.0, path, flags | OFlags::CLOEXEC, Mode::empty(), how) {
+                Err(Errno::AGAIN) if attempts < ATTEMPTS_MAX => attempts += 1,
+                result => return Ok(result?),
+            }
+        }
+    }
+}
+
+/// Makes one entry in a directory that was opened before, and opens it without following a link.
+fn make_one(directory: BorrowedFd<'_>, name: &OsStr, kind: Kind) -> io::Result<OwnedFd> {
+    let no_follow = OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match kind {
+        Kind::Directory => mkdirat(directory, name, Mode::from_raw_mode(0o755))?,
+        Kind::File => {
+            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | no_follow;
+            openat(directory, name, flags, Mode::from_raw_mode(0o644))?;
+        }
+    }
+    Ok(openat(directory, name, OFlags::PATH | no_follow, Mode::empty())?)
+}
+
+/// The path without `.` and `..`, as a container would see it if it had no links.
+fn normal(path: &Path) -> PathBuf {
+    let mut normal = PathBuf::new();
+    for component in path.components() {
+        match component {
+            std::path::Component::Normal(name) => normal.push(name),
+            std::path::Component::ParentDir => drop(normal.pop()),
+            _ => {}
+        }
+    }
+    normal
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::{CWD, readlinkat};
+    use std::os::unix::fs::symlink;
+
+    fn path_of(descriptor: &OwnedFd) -> PathBuf {
+        use std::os::fd::AsRawFd;
+        let link = format!("/proc/self/fd/{}", descriptor.as_raw_fd());
+        let target = readlinkat(CWD, link, Vec::new()).unwrap();
+        PathBuf::from(OsStr::from_bytes(target.as_bytes()))
+    }
+
+    #[test]
+    fn no_link_leads_out_of_the_root() {
+        let directory = tempfile::tempdir().unwrap();
+        let base = directory.path().canonicalize().unwrap();
+        fs_err::create_dir_all(base.join("root/real")).unwrap();
+        std::fs::create_dir(base.join("etc")).unwrap();
+        for (link, target) in [("absolute", "/etc"), ("dots", "../../etc"), ("good", "real")] {
+            symlink(target, base.join("root").join(link)).unwrap();
+        }
+        let opened = std::fs::File::open(base.join("root")).unwrap();
+        let root = Root(opened.as_fd());
+        for (path, kind, want) in [
+            ("/good/sub/file", Kind::File, Some("root/real/sub/file")),
+            ("/good/../../new", Kind::Directory, Some("root/new")),
+            ("/absolute", Kind::Directory, None),
+            ("/dots", Kind::File, None),
+        ] {
+            let got = root.ensure(Path::new(path), kind).ok().map(|found| path_of(&found));
+            assert_eq!(got, want.map(|want| base.join(want)), "{path}");
+        }
+        assert_eq!(std::fs::read_dir(base.join("etc")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_directory_is_no_file_and_a_file_no_directory() {
+        let directory = tempfile::tempdir().unwrap();
+        fs_err::write(directory.path().join("file"), "text").unwrap();
+        let opened = std::fs::File::open(directory.path()).unwrap();
+        let root = Root(opened.as_fd());
+        let code =
+            |path: &str, kind| root.ensure(Path::new(path), kind).unwrap_err().raw_os_error();
+        assert_eq!(code("/file", Kind::Directory), Some(libc::ENOTDIR));
+        assert_eq!(code("/", Kind::File), Some(libc::EISDIR));
+        assert_eq!(code("/file/below", Kind::File), Some(libc::ENOTDIR));
+        assert!(root.open_file(Path::new("/")).is_err());
+        assert!(root.open_file(Path::new("file")).is_ok());
+    }
+}

@@ -1,0 +1,108 @@
+//! Signals as data: blocked, and read from a descriptor.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+
+/// A set of signals as the kernel keeps it: bit N-1 is signal N.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SignalMask(pub u64);
+
+/// Blocks every signal that can be blocked, and returns the mask there was.
+///
+/// # Errors
+///
+/// None in practice.
+pub fn block_all() -> io::Result<SignalMask> {
+    set_mask(SignalMask(u64::MAX))
+}
+
+/// Sets the mask and returns the one there was.
+///
+/// # Errors
+///
+/// None in practice.
+#[expect(unsafe_code, reason = "the kernel's own mask, which is not the C library's type")]
+pub fn set_mask(mask: SignalMask) -> io::Result<SignalMask> {
+    let mut before = 0_u64;
+    // SAFETY: both masks are eight bytes, as said in the last argument.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigprocmask,
+            libc::SIG_SETMASK,
+            std::ptr::from_ref(&mask.0),
+            std::ptr::from_mut(&mut before),
+            size_of::<u64>(),
+        )
+    };
+    if result == 0 { Ok(SignalMask(before)) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Reads the signals that are blocked.
+#[derive(Debug)]
+pub struct SignalReader(OwnedFd);
+
+impl SignalReader {
+    /// A reader for all signals, non-blocking and close-on-exec.
+    ///
+    /// # Errors
+    ///
+    /// `EMFILE` at the limit on descriptors.
+    #[expect(unsafe_code, reason = "signalfd(2)")]
+    pub fn open() -> io::Result<Self> {
+        let all = u64::MAX;
+        let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
+        // SAFETY: the mask is eight bytes, as said in the third argument.
+        let descriptor = unsafe {
+            libc::syscall(
+                libc::SYS_signalfd4,
+                -1,
+                std::ptr::from_ref(&all),
+                size_of::<u64>(),
+                flags,
+            )
+        };
+        let descriptor = i32::try_from(descriptor).unwrap_or(-1);
+        if descriptor < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the kernel just returned it, and nobody else has it.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(descriptor) }))
+    }
+
+    /// The number of the next pending signal, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// As `read(2)`.
+    pub fn next(&self) -> io::Result<Option<i32>> {
+        let mut record = [0_u8; size_of::<libc::signalfd_siginfo>()];
+        match rustix::io::read(&self.0, &mut record) {
+            Ok(_) => {
+                let [a, b, c, d, ..] = record;
+                Ok(i32::try_from(u32::from_ne_bytes([a, b, c, d])).ok())
+            }
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl AsFd for SignalReader {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Stops the calling process, as the terminal's stop key would.
+pub fn stop_self() {
+    let pid = rustix::process::getpid();
+    let _cannot_fail = rustix::process::kill_process(pid, rustix::process::Signal::STOP);
+}
+
+/// Gives SIGPIPE its default effect again, which Rust's start-up code changed and programs that
+/// are executed would inherit.
+#[expect(unsafe_code, reason = "signal(2)")]
+pub fn restore_pipe_signal() {
+    // SAFETY: no handler is installed, only the default.
+    let _cannot_fail = unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+}

@@ -1,0 +1,36 @@
+//! What the tests of the built programs stand on: temporary users, registries, images made to
+//! order, and a look at what a test left behind.
+//!
+//! Knows `sarus` as its users do: a program with arguments, output and an exit code. Imports no
+//! crate of the project.
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test's ground that gives way ends the test"
+)]
+
+mod command;
+mod fake;
+mod http;
+mod image;
+mod leftovers;
+mod processes;
+mod programs;
+mod registry;
+mod session;
+mod tarball;
+mod terminal;
+mod user;
+
+pub use command::{Invocation, Output, Running};
+pub use fake::{FakeRegistry, Reply, answer};
+pub use http::Request;
+pub use image::{Dialect, Image, Packed, Packing, debian, sha256};
+pub use leftovers::Leftovers;
+pub use processes::{children, descendants, kill, wait_gone};
+pub use programs::Programs;
+pub use registry::{Access, Registry};
+pub use session::{Runtime, Session, Who};
+pub use tarball::Tar;
+pub use terminal::Terminal;
+pub use user::User;

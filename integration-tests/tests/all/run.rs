@@ -1,0 +1,61 @@
+//! `sarus run`, rootless and as root, with runc and with crun.
+
+use sarus_integration_tests::{Runtime, Who};
+
+use crate::{Ground, in_every_mode};
+use sarus_integration_tests::Image;
+
+fn ground(who: Who, runtime: Runtime) -> Ground {
+    Ground::with(who, runtime, &Image::busybox().pack())
+}
+
+in_every_mode!(
+    exit_statuses_are_those_of_the_command_and_of_docker,
+    a_container_has_no_privilege,
+    what_is_written_vanishes,
+    the_user_is_themselves_and_owns_the_image,
+    masks_and_limits_are_those_outside,
+);
+
+fn exit_statuses_are_those_of_the_command_and_of_docker(who: Who, runtime: Runtime) {
+    let ground = ground(who, runtime);
+    for (script, want) in [("exit 0", 0), ("exit 3", 3), ("kill -TERM $$", 143)] {
+        assert_eq!(ground.shell(script).run().code(), Some(want), "{script}");
+    }
+    ground.run(&["no-such-program"]).run().explains(127, &["no-such-program", "not found"]);
+    ground.run(&["/bin"]).run().explains(126, &["cannot start `/bin`"]);
+}
+
+fn a_container_has_no_privilege(who: Who, runtime: Runtime) {
+    let output = ground(who, runtime).shell("grep -E '^(Cap|NoNewPrivs)' /proc/self/status").run();
+    let none = "0000000000000000";
+    let want: String = ["Inh", "Prm", "Eff", "Bnd", "Amb"]
+        .iter()
+        .map(|set| format!("Cap{set}:\t{none}\n"))
+        .collect();
+    assert_eq!(output.ok(), format!("{want}NoNewPrivs:\t1\n"));
+}
+
+fn what_is_written_vanishes(who: Who, runtime: Runtime) {
+    let ground = ground(who, runtime);
+    assert_eq!(ground.shell("echo text > /bin/new && cat /bin/new").run().ok(), "text\n");
+    ground.shell("test -e /bin/new").run().failed(1);
+}
+
+fn the_user_is_themselves_and_owns_the_image(who: Who, runtime: Runtime) {
+    let ground = ground(who, runtime);
+    let (uid, gid) = (ground.session.uid(), ground.session.gid());
+    let output = ground.shell("id -u; id -g; stat -c '%u %g' / /bin /bin/busybox").run();
+    let owner = format!("{uid} {gid}\n");
+    assert_eq!(output.ok(), format!("{uid}\n{gid}\n{owner}{owner}{owner}"));
+}
+
+fn masks_and_limits_are_those_outside(who: Who, runtime: Runtime) {
+    let ground = ground(who, runtime);
+    let script = "umask; ulimit -n; grep Cpus_allowed_list /proc/self/status";
+    let output = ground
+        .shell(script)
+        .after("umask 027; ulimit -n 500; exec 7< /etc/passwd; taskset -cp 1 $$ > /dev/null")
+        .run();
+    assert_eq!(output.ok(), "0027\n500\nCpus_allowed_list:\t1\n");
+}

@@ -1,0 +1,84 @@
+//! `--init`: process 1 of the container, or its reaper where it shares the host's process ids.
+
+use sarus_entry::{SOCKET, step};
+
+use crate::kernel::{Errno, call, exit, number};
+use crate::start::close;
+use crate::{Block, Failure, at};
+
+const SIGCHLD: usize = 17;
+const ECHILD: Errno = 10;
+const EINTR: Errno = 4;
+/// Signals that the kernel raises for a fault of the init itself are not forwarded.
+static ALL_SIGNALS: u64 = u64::MAX;
+
+/// Starts the command as a child and stays: reaps what the container orphans, forwards every
+/// signal to the command, and ends with its exit status (128+N after a signal). Returns in the
+/// child.
+pub(crate) fn run_command_as_child(block: Block) -> Result<(), Failure> {
+    const SET_PDEATHSIG: usize = 1;
+    const SET_CHILD_SUBREAPER: usize = 36;
+    const SIG_SETMASK: usize = 2;
+    let failed = at(step::RESTORE);
+    let all = (&raw const ALL_SIGNALS).expose_provenance();
+    // SAFETY: the mask is a constant of eight bytes.
+    unsafe { call(number::SIGPROCMASK, &[SIG_SETMASK, all, 0, 8]) }.map_err(&failed)?;
+    // SAFETY: no pointers.
+    unsafe { call(number::PRCTL, &[SET_CHILD_SUBREAPER, 1]) }.map_err(&failed)?;
+    // SAFETY: without a stack of its own and without shared memory this is fork(2).
+    let child = unsafe { call(number::CLONE, &[SIGCHLD]) }.map_err(&failed)?;
+    if child == 0 {
+        // SAFETY: no pointers.
+        let _cannot_fail = unsafe { call(number::PRCTL, &[SET_PDEATHSIG, 9]) };
+        return Ok(());
+    }
+    close(block.size(SOCKET));
+    watch(child)
+}
+
+/// The life of an init.
+fn watch(child: usize) -> ! {
+    loop {
+        let all = (&raw const ALL_SIGNALS).expose_provenance();
+        // SAFETY: the mask is a constant of eight bytes; no information is asked for.
+        let signal = unsafe { call(number::SIGTIMEDWAIT, &[all, 0, 0, 8]) };
+        match signal {
+            Ok(SIGCHLD) => {
+                if let Some(status) = reap(child) {
+                    exit(status);
+                }
+            }
+            Ok(signal) => {
+                // SAFETY: no pointers.
+                let _gone_already = unsafe { call(number::KILL, &[child, signal]) };
+            }
+            Err(EINTR) => {}
+            Err(_) => exit(crate::ENGINE_FAILED),
+        }
+    }
+}
+
+/// Reaps all that has ended; the exit status to end with, when the command is among them.
+fn reap(child: usize) -> Option<i32> {
+    const NO_HANG: usize = 1;
+    let mut ended = None;
+    loop {
+        let mut status = 0_i32;
+        let place = (&raw mut status).expose_provenance();
+        // SAFETY: the status lives until the call returns.
+        let reaped = unsafe { call(number::WAIT4, &[usize::MAX, place, NO_HANG, 0]) };
+        match reaped {
+            Ok(0) | Err(ECHILD) => return ended,
+            Ok(process) if process == child => ended = Some(exit_status(status)),
+            Ok(_) | Err(_) => {}
+        }
+    }
+}
+
+/// The convention of shells: a signal is 128 and its number.
+fn exit_status(status: i32) -> i32 {
+    match status & 0x7f {
+        0 => (status >> 8) & 0xff,
+        signal => 128 + signal,
+    }
+}

@@ -1,0 +1,122 @@
+//! What the caller hands over: ids, descriptors, limits, masks, and the request.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::RawFd;
+
+use rustix::process::{Resource, getrlimit};
+use sarus_entry::LIMITS_COUNT;
+use sarus_launch::{REQUEST_SIZE_MAX, Request};
+use sarus_sys::signals::{self, SignalMask};
+
+use crate::error::{ShimError, cannot};
+
+/// The caller as found when the shim started.
+#[derive(Debug)]
+pub(crate) struct Caller {
+    /// Real user id.
+    pub(crate) uid: u32,
+    /// Real group id.
+    pub(crate) gid: u32,
+    /// Supplementary groups.
+    pub(crate) groups: Vec<u32>,
+    /// Descriptors above 2 that were handed over, without the request's.
+    pub(crate) descriptors: BTreeSet<RawFd>,
+    /// Signal mask.
+    pub(crate) signal_mask: SignalMask,
+    /// File mode creation mask.
+    pub(crate) umask: u32,
+    /// CPUs, as the kernel's mask of bits.
+    pub(crate) affinity: Vec<u8>,
+    /// Soft and hard limit by resource number.
+    pub(crate) limits: [(u64, u64); LIMITS_COUNT],
+    request: RawFd,
+}
+
+impl Caller {
+    /// Looks at everything before anything is opened. Blocks all signals: they wait for
+    /// the supervisor.
+    pub(crate) fn observe(request: &str) -> Result<Self, ShimError> {
+        let request: RawFd = request.parse().map_err(|_not_a_number| ShimError::Usage)?;
+        let descriptors = inherited().map_err(cannot("list the open descriptors"))?;
+        if request < 3 || !descriptors.contains(&request) {
+            return Err(ShimError::Usage);
+        }
+        let umask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+        Ok(Self {
+            uid: rustix::process::getuid().as_raw(),
+            gid: rustix::process::getgid().as_raw(),
+            groups: groups().map_err(cannot("read the supplementary groups"))?,
+            descriptors: descriptors.into_iter().filter(|number| *number != request).collect(),
+            signal_mask: signals::block_all().map_err(cannot("block signals"))?,
+            umask: umask.as_raw_mode(),
+            affinity: sarus_sys::process::affinity().map_err(cannot("read the CPU mask"))?,
+            limits: limits(),
+            request,
+        })
+    }
+
+    /// Reads and checks the request. To be called once: the descriptor is closed.
+    pub(crate) fn read_request(&self) -> Result<Request, ShimError> {
+        let read = |source| ShimError::ReadRequest { source };
+        let descriptor = sarus_sys::process::adopt_descriptor(self.request).map_err(read)?;
+        let mut file = File::from(descriptor);
+        std::io::Seek::rewind(&mut file).map_err(read)?;
+        let mut json = Vec::new();
+        let limit = REQUEST_SIZE_MAX as u64;
+        file.by_ref().take(limit + 1).read_to_end(&mut json).map_err(read)?;
+        if json.len() > REQUEST_SIZE_MAX {
+            return Err(read(std::io::Error::from_raw_os_error(libc::E2BIG)));
+        }
+        Request::parse(&json).map_err(|source| ShimError::Request { source })
+    }
+}
+
+/// The open descriptors above 2.
+fn inherited() -> std::io::Result<BTreeSet<RawFd>> {
+    let mut numbers = BTreeSet::new();
+    let directory = rustix::fs::open(
+        "/proc/self/fd",
+        rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+    )?;
+    let own = std::os::fd::AsRawFd::as_raw_fd(&directory);
+    for entry in rustix::fs::Dir::new(directory)? {
+        let number: Option<RawFd> =
+            entry?.file_name().to_str().ok().and_then(|name| name.parse().ok());
+        numbers.extend(number.filter(|number| *number > 2 && *number != own));
+    }
+    Ok(numbers)
+}
+
+fn groups() -> std::io::Result<Vec<u32>> {
+    Ok(rustix::process::getgroups()?.into_iter().map(rustix::fs::Gid::as_raw).collect())
+}
+
+/// The resources in the kernel's order: `asm-generic/resource.h`.
+const RESOURCES: [Resource; LIMITS_COUNT] = [
+    Resource::Cpu,
+    Resource::Fsize,
+    Resource::Data,
+    Resource::Stack,
+    Resource::Core,
+    Resource::Rss,
+    Resource::Nproc,
+    Resource::Nofile,
+    Resource::Memlock,
+    Resource::As,
+    Resource::Locks,
+    Resource::Sigpending,
+    Resource::Msgqueue,
+    Resource::Nice,
+    Resource::Rtprio,
+    Resource::Rttime,
+];
+
+fn limits() -> [(u64, u64); LIMITS_COUNT] {
+    RESOURCES.map(|resource| {
+        let limit = getrlimit(resource);
+        (limit.current.unwrap_or(u64::MAX), limit.maximum.unwrap_or(u64::MAX))
+    })
+}

@@ -1,0 +1,164 @@
+//! What can go wrong, said once, with what to do.
+
+use std::error::Error;
+use std::io;
+use std::path::PathBuf;
+
+/// Why a container was not started, or not waited for.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ShimError {
+    #[error("`sarus-shim` is started by `sarus run`, not by hand")]
+    Usage,
+    #[error("cannot read the launch request")]
+    ReadRequest { source: io::Error },
+    #[error("cannot use the launch request")]
+    Request { source: sarus_launch::RequestError },
+    #[error("cannot use the configuration")]
+    Config { source: sarus_config::ConfigError },
+    #[error("cannot use the hooks")]
+    Hooks { source: sarus_config::hooks::HookError },
+    #[error("cannot {what}")]
+    Prepare { what: &'static str, source: io::Error },
+    #[error("cannot give up the privileges of the setuid program")]
+    Privileges { source: io::Error },
+    #[error("cannot make a user namespace: {because}")]
+    NoUserNamespace { because: String, advice: String, source: io::Error },
+    #[error("no empty directory to build the container on; looked at {}", looked_at.join(", "))]
+    NoBase { looked_at: Vec<String> },
+    #[error("cannot open the image `{}`", path.display())]
+    OpenImage { path: PathBuf, source: io::Error },
+    #[error("`{}` is not a squashfs image", path.display())]
+    NotAnImage { path: PathBuf },
+    #[error("cannot mount the image `{}` with {how}", path.display())]
+    MountImage { path: PathBuf, how: &'static str, said: String, source: io::Error },
+    #[error("cannot mount the image `{}`: the node has no FUSE, and `imageMount` asks for it", path.display())]
+    NoFuse { path: PathBuf, why: String },
+    #[error("cannot unpack the image `{}`", path.display())]
+    Unpack { path: PathBuf, said: String },
+    #[error("cannot mount the writable layer over the image")]
+    Overlay { said: String, source: io::Error },
+    #[error("cannot make `{place}` in the container")]
+    Rootfs { place: String, source: io::Error },
+    #[error("cannot open `{}`, which is to be mounted in the container", path.display())]
+    MountSource { path: PathBuf, source: io::Error },
+    #[error("cannot mount on `{}` in the container", path.display())]
+    MountTarget { path: PathBuf, source: io::Error },
+    #[error("mounting on `{}` is not allowed: {because}", path.display())]
+    MountRefused { path: PathBuf, because: String },
+    #[error("`{}` is not a device", path.display())]
+    NotADevice { path: PathBuf },
+    #[error("cannot use the working directory `{}`", path.display())]
+    Workdir { path: PathBuf, source: io::Error },
+    #[error("no OCI runtime found; looked for {}", looked_for.join(", "))]
+    NoRuntime { looked_for: Vec<String> },
+    #[error("cannot find `sarus-entry`, the first program inside a container, at `{}`", path.display())]
+    NoEntry { path: PathBuf, source: io::Error },
+    #[error("cannot execute the OCI runtime `{}`", path.display())]
+    ExecuteRuntime { path: PathBuf, source: io::Error },
+    #[error("the OCI runtime `{runtime}` could not start the container: {said}")]
+    Runtime { runtime: String, said: String },
+    #[error("the hook `{}` of the stage `precreate` failed: {said}", path.display())]
+    PrecreateHook { path: PathBuf, said: String },
+    #[error("cannot start `{program}` in the container: {because}")]
+    Command { program: String, because: String, code: u8 },
+    #[error("the container could not be entered")]
+    Entry { step: &'static str, source: io::Error },
+    /// The message has been printed by the process that failed.
+    #[error("")]
+    Said { code: u8 },
+}
+
+impl ShimError {
+    /// 126 and 127 for a command that cannot be executed or was not found, else 125.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Command { code, .. } | Self::Said { code } => *code,
+            _ => crate::ENGINE_FAILED,
+        }
+    }
+
+    /// What to do about it.
+    fn hint(&self) -> Option<String> {
+        let fixed = match self {
+            Self::NoUserNamespace { advice, .. } => return Some(advice.clone()),
+            Self::Config { source } => return source.hint(),
+            Self::Hooks { source } => return source.hint(),
+            Self::NoFuse { why, .. } => {
+                return Some(format!("{why}; or set `imageMount` to `auto` in sarus.json"));
+            }
+            Self::Usage => "see `sarus help run`",
+            Self::Request { .. } => "install `sarus` and `sarus-shim` of the same version",
+            Self::NoBase { .. } => {
+                "set `OCIBundleDir` in sarus.json to an empty directory that every node has"
+            }
+            Self::OpenImage { .. } => "pull the image again, or check the path and its permissions",
+            Self::NotAnImage { .. } => {
+                "give a squashfs file, or a reference as `sarus images` lists them"
+            }
+            Self::MountImage { .. } => {
+                "`sarus --debug run …` shows each step; `imageMount` in sarus.json chooses another way to mount"
+            }
+            Self::Unpack { .. } => {
+                "install squashfuse (`squashfuse_ll`) on the node, or point `tempDir` in sarus.json to a disk with more room"
+            }
+            Self::Overlay { .. } => {
+                "the kernel must permit overlayfs in user namespaces (Linux 5.11 or later)"
+            }
+            Self::MountSource { .. } => {
+                "check that the path exists on this node and that you may read it"
+            }
+            Self::NotADevice { .. } => {
+                "`--device` takes a device node of the host; use `-v` for files and directories"
+            }
+            Self::NoRuntime { .. } => {
+                "install runc or crun, or set `runcPath` or `crunPath` in sarus.json"
+            }
+            Self::NoEntry { .. } => "install `sarus-entry` beside `sarus-shim`",
+            Self::Runtime { .. } => {
+                "`sarus --debug run …` shows each step; `--runtime` chooses another runtime"
+            }
+            Self::PrecreateHook { .. } => {
+                "ask who administers the hook; `sarus hooks` shows where it is configured"
+            }
+            Self::Command { code: 127, .. } => {
+                "check the spelling, the container's PATH, and that the image has the program"
+            }
+            Self::Command { .. } => {
+                "name a file of the image that is executable, and built for this machine"
+            }
+            _ => return None,
+        };
+        Some(fixed.to_owned())
+    }
+
+    /// Words of another program or of the kernel, which belong to the error as its cause.
+    fn said(&self) -> Option<&str> {
+        match self {
+            Self::MountImage { said, .. }
+            | Self::Unpack { said, .. }
+            | Self::Overlay { said, .. } => Some(said.as_str()).filter(|said| !said.is_empty()),
+            _ => None,
+        }
+    }
+}
+
+/// The whole message: error, causes, hint, a line each. Empty for what has been said.
+pub(crate) fn report(error: &ShimError) -> String {
+    if matches!(error, ShimError::Said { .. }) {
+        return String::new();
+    }
+    let mut lines = vec![format!("error: {error}")];
+    lines.extend(error.said().map(|said| format!("  caused by: {said}")));
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        lines.push(format!("  caused by: {next}"));
+        cause = next.source();
+    }
+    lines.extend(error.hint().map(|hint| format!("hint: {hint}")));
+    lines.join("\n")
+}
+
+/// Names a step of the preparation in an error.
+pub(crate) fn cannot(what: &'static str) -> impl Fn(io::Error) -> ShimError {
+    move |source| ShimError::Prepare { what, source }
+}

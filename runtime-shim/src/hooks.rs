@@ -1,0 +1,173 @@
+//! Hooks: which run, those of the stage `precreate`, and the other stages in the bundle.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{MemfdFlags, memfd_create};
+use sarus_config::hooks::{self, Directories, Hook, Occasion, Stage};
+use sarus_config::{Config, check_trusted};
+use serde_json::{Value, json};
+
+use crate::error::ShimError;
+use crate::mode::Mode;
+
+/// Most that is read of what a program says.
+const OUTPUT_MAX: u64 = 64 << 20;
+
+/// Most of a program's words that go into an error.
+const SAID_MAX: usize = 2000;
+
+/// The hooks that run for this container, in their order.
+pub(crate) fn select(
+    config: &Config,
+    mode: Mode,
+    occasion: &Occasion<'_>,
+) -> Result<Vec<Hook>, ShimError> {
+    let directories = Directories::of(config);
+    let untrusted = |source| ShimError::Config { source };
+    let checked = mode == Mode::Privileged && config.security_checks;
+    if checked {
+        directories
+            .existing()
+            .iter()
+            .try_for_each(|path| check_trusted(path))
+            .map_err(untrusted)?;
+    }
+    let hooks = hooks::load(&directories).map_err(|source| ShimError::Hooks { source })?;
+    if checked {
+        let paths = hooks::paths_to_check(&hooks);
+        paths.iter().try_for_each(|path| check_trusted(path)).map_err(untrusted)?;
+    }
+    Ok(hooks
+        .into_iter()
+        .filter(|hook| {
+            let decision = hook.decide(occasion);
+            let verb = if decision.runs { "runs" } else { "does not run" };
+            log::debug!("hook `{}` {verb}: {}", hook.file.display(), decision.reason);
+            decision.runs
+        })
+        .collect())
+}
+
+/// The `hooks` of the bundle, by stage, without `precreate`, which no runtime knows.
+pub(crate) fn for_bundle(hooks: &[Hook]) -> Value {
+    let mut stages: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
+    for hook in hooks {
+        for stage in hook.stages.iter().filter(|stage| **stage != Stage::Precreate) {
+            stages.entry(stage.name()).or_default().push(entry(hook));
+        }
+    }
+    json!(stages)
+}
+
+fn entry(hook: &Hook) -> Value {
+    let mut entry = json!({ "path": hook.path });
+    if !hook.args.is_empty() {
+        entry["args"] = json!(hook.args);
+    }
+    if !hook.env.is_empty() {
+        entry["env"] = json!(hook.env);
+    }
+    if let Some(timeout) = hook.timeout {
+        entry["timeout"] = json!(timeout.as_secs());
+    }
+    entry
+}
+
+/// Runs the hooks of the stage `precreate`, each on what the one before it left: the
+/// configuration of the bundle on standard input, the edited one on standard output. No output
+/// leaves it as it was.
+pub(crate) fn precreate(hooks: &[Hook], mut spec: Value) -> Result<Value, ShimError> {
+    for hook in hooks.iter().filter(|hook| hook.stages.contains(&Stage::Precreate)) {
+        let failed = |said: String| ShimError::PrecreateHook { path: hook.path.clone(), said };
+        let mut command = Command::new(&hook.path);
+        let (name, rest) = hook.args.split_first().map_or((None, &[][..]), |(n, r)| (Some(n), r));
+        if let Some(name) = name {
+            command.arg0(name);
+        }
+        let variables = hook.env.iter().filter_map(|entry| entry.split_once('='));
+        command.args(rest).env_clear().envs(variables);
+        let input = spec.to_string();
+        let output =
+            run_to_end(&mut command, Some(input.as_bytes()), hook.timeout).map_err(failed)?;
+        if output.iter().any(|byte| !byte.is_ascii_whitespace()) {
+            spec = serde_json::from_slice(&output)
+                .map_err(|error| failed(format!("its output is no JSON: {error}")))?;
+        }
+    }
+    Ok(spec)
+}
+
+/// Runs a program with `input` as its standard input, and returns its standard output. Files in
+/// memory, not pipes, so that neither side ever waits for the other.
+///
+/// The only place of the shim that starts a program and waits for it, but for the container's
+/// own. An error has the program's words, or what became of it.
+pub(crate) fn run_to_end(
+    command: &mut Command,
+    input: Option<&[u8]>,
+    timeout: Option<Duration>,
+) -> Result<Vec<u8>, String> {
+    let words = |error: std::io::Error| error.to_string();
+    let mut files = Vec::new();
+    for name in ["stdin", "stdout", "stderr"] {
+        let file = memfd_create(name, MemfdFlags::CLOEXEC).map_err(|e| words(e.into()))?;
+        files.push(std::fs::File::from(file));
+    }
+    let [stdin, stdout, stderr] = &mut files[..] else { return Err("no files".into()) };
+    stdin.write_all(input.unwrap_or_default()).map_err(words)?;
+    stdin.rewind().map_err(words)?;
+    command
+        .stdin(Stdio::from(stdin.try_clone().map_err(words)?))
+        .stdout(Stdio::from(stdout.try_clone().map_err(words)?))
+        .stderr(Stdio::from(stderr.try_clone().map_err(words)?));
+    log::debug!("starting {command:?}");
+    let mut child = command.spawn().map_err(words)?;
+    let ended = wait(&mut child, timeout);
+    let said = read_from_start(stderr).map_err(words)?;
+    let status = ended?;
+    if status.success() {
+        return read_from_start(stdout).map_err(words);
+    }
+    let said = String::from_utf8_lossy(&said);
+    let said = said.trim();
+    Err(match said.char_indices().rev().nth(SAID_MAX) {
+        _ if said.is_empty() => status.to_string(),
+        None => format!("{status}: {said}"),
+        Some((start, _)) => format!("{status}: …{}", &said[start..]),
+    })
+}
+
+fn wait(
+    child: &mut std::process::Child,
+    timeout: Option<Duration>,
+) -> Result<std::process::ExitStatus, String> {
+    let words = |error: std::io::Error| error.to_string();
+    if let Some(timeout) = timeout {
+        let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
+        let pid = pid.ok_or("no process id")?;
+        let process = sarus_sys::process::PidFd::open(pid).map_err(words)?;
+        let mut waited = [PollFd::from_borrowed_fd(process.as_fd(), PollFlags::IN)];
+        let limit = Timespec::try_from(timeout).map_err(|error| error.to_string())?;
+        let ready = poll(&mut waited, Some(&limit)).map_err(|e| words(e.into()))?;
+        if ready == 0 {
+            child.kill().map_err(words)?;
+            child.wait().map_err(words)?;
+            return Err(format!("it did not end within {} s and was killed", timeout.as_secs()));
+        }
+    }
+    child.wait().map_err(words)
+}
+
+/// All that a program wrote to a file.
+pub(crate) fn read_from_start(file: &mut std::fs::File) -> std::io::Result<Vec<u8>> {
+    file.seek(SeekFrom::Start(0))?;
+    let mut bytes = Vec::new();
+    file.take(OUTPUT_MAX).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}

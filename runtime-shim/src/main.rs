@@ -1,0 +1,96 @@
+//! `sarus-shim`: makes a container from a launch request, and stays until it has ended.
+//!
+//! The process tree, who waits for whom and what is left after a kill: `docs/ARCHITECTURE.md`,
+//! "The shim". Links no network, TLS or archive code. Only this file prints.
+
+mod aftermath;
+mod block;
+mod bundle;
+mod caller;
+mod channel;
+mod construct;
+mod descriptors;
+mod error;
+mod hooks;
+mod image;
+mod mode;
+mod rootfs;
+mod runtime;
+mod scratch;
+mod supervise;
+mod terminal;
+mod user_mounts;
+
+use std::process::ExitCode;
+
+use error::ShimError;
+
+/// Exit status when the engine fails, as Docker's.
+const ENGINE_FAILED: u8 = 125;
+
+fn main() -> ExitCode {
+    std::panic::set_hook(Box::new(|panic| {
+        complain(&format!("error: internal error in `sarus-shim`: {panic}"));
+        std::process::exit(i32::from(ENGINE_FAILED));
+    }));
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let result = match arguments.as_slice() {
+        ["run", "--request-fd", number] => run(number),
+        ["--version"] => Ok(version()),
+        _ => Err(ShimError::Usage),
+    };
+    match result {
+        Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(ENGINE_FAILED)),
+        Err(error) => {
+            let message = error::report(&error);
+            if !message.is_empty() {
+                complain(&message);
+            }
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn run(number: &str) -> Result<i32, ShimError> {
+    let caller = caller::Caller::observe(number)?;
+    let request = caller.read_request()?;
+    start_logging(request.verbosity);
+    supervise::run(&caller, &request)
+}
+
+#[expect(clippy::print_stdout, reason = "the version is what was asked for")]
+fn version() -> i32 {
+    println!("sarus-shim {}", env!("CARGO_PKG_VERSION"));
+    0
+}
+
+#[expect(clippy::print_stderr, reason = "the only place that prints messages")]
+fn complain(text: &str) {
+    eprintln!("{text}");
+}
+
+/// Writes log records to standard error; a logger with time stamps and filters would be most of
+/// this program.
+struct Log;
+
+impl log::Log for Log {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        complain(&format!("sarus-shim: {}", record.args()));
+    }
+
+    fn flush(&self) {}
+}
+
+fn start_logging(verbosity: u8) {
+    log::set_max_level(match verbosity {
+        0 => log::LevelFilter::Warn,
+        1 => log::LevelFilter::Info,
+        _ => log::LevelFilter::Debug,
+    });
+    let _once = log::set_logger(&Log);
+}

@@ -1,0 +1,99 @@
+//! Rootless or privileged, and the namespaces of each.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use sarus_config::{Config, ImageMount};
+use sarus_sys::namespace::{self, IdMap};
+
+use crate::caller::Caller;
+use crate::error::{ShimError, cannot};
+
+/// How the container is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// In user namespaces of the caller's own.
+    Rootless,
+    /// With the privileges of root: the kernel mounts the image.
+    Privileged,
+}
+
+/// The privileged mode where the process may mount and the kernel can mount images, else
+/// rootless.
+pub(crate) fn choose(config: &Config) -> Mode {
+    let why_not = if !rustix::process::geteuid().is_root() {
+        "not root"
+    } else if !may_mount() {
+        "no capability to mount"
+    } else if !matches!(config.image_mount, ImageMount::Auto | ImageMount::Kernel) {
+        "`imageMount` asks for another way than the kernel's"
+    } else if rustix::fs::access("/dev/loop-control", rustix::fs::Access::WRITE_OK).is_err() {
+        "no /dev/loop-control"
+    } else {
+        log::info!("mode: privileged");
+        return Mode::Privileged;
+    };
+    log::info!("mode: rootless ({why_not})");
+    Mode::Rootless
+}
+
+fn may_mount() -> bool {
+    rustix::thread::capabilities(None).is_ok_and(|sets| {
+        sets.effective.contains(rustix::thread::CapabilitySet::SYS_ADMIN)
+            && namespace::is_initial_user()
+    })
+}
+
+/// Gives the process the namespaces in which the container is made.
+pub(crate) fn enter(mode: Mode, caller: &Caller) -> Result<(), ShimError> {
+    match mode {
+        Mode::Privileged => {
+            namespace::new_mount_namespace().map_err(cannot("make a mount namespace"))?;
+        }
+        Mode::Rootless => {
+            let uid = IdMap { inside: 0, outside: caller.uid };
+            let gid = IdMap { inside: 0, outside: caller.gid };
+            namespace::new_user_and_mount_namespace(uid, gid).map_err(no_user_namespace)?;
+        }
+    }
+    sarus_sys::mount::receive_only().map_err(cannot("separate the mounts from the host's"))
+}
+
+/// The namespace in which the user has their own ids, for the command (rootless).
+pub(crate) fn users_own_namespace(caller: &Caller) -> Result<OwnedFd, ShimError> {
+    let uid = IdMap { inside: caller.uid, outside: 0 };
+    let gid = IdMap { inside: caller.gid, outside: 0 };
+    namespace::empty_user_namespace(uid, gid).map_err(no_user_namespace)
+}
+
+/// Switches that forbid user namespaces: file, the value that does, what to ask for.
+const SWITCHES: [(&str, &str, &str); 3] = [
+    ("/proc/sys/user/max_user_namespaces", "0", "user.max_user_namespaces to a few thousand"),
+    ("/proc/sys/kernel/unprivileged_userns_clone", "0", "kernel.unprivileged_userns_clone to 1"),
+    (
+        "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
+        "1",
+        "kernel.apparmor_restrict_unprivileged_userns to 0, or to load an AppArmor profile that permits `userns` for `sarus-shim`",
+    ),
+];
+
+fn no_user_namespace(source: std::io::Error) -> ShimError {
+    let forbidding = SWITCHES.iter().find(|(file, value, _)| {
+        fs_read(Path::new(file)).is_some_and(|text| text.trim() == *value)
+    });
+    let (because, advice) = match forbidding {
+        Some((file, value, wish)) => {
+            (format!("`{file}` is {value}"), format!("ask the administrator to set {wish}, or to install `sarus-shim` setuid root"))
+        }
+        None => (
+            "the kernel refuses, and none of its switches says why".to_owned(),
+            "a security module, a seccomp filter or a surrounding container forbids it: ask the administrator to permit user namespaces, or to install `sarus-shim` setuid root".to_owned(),
+        ),
+    };
+    ShimError::NoUserNamespace { because, advice, source }
+}
+
+#[expect(clippy::disallowed_methods, reason = "an unreadable switch forbids nothing")]
+fn fs_read(path: &Path) -> Option<String> {
+    std::fs::read_to_string(path).ok()
+}
