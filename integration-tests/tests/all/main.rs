@@ -1,6 +1,11 @@
 //! Tests of the built programs, with real registries, runtimes and users. They run as root; what
 //! they need is installed by `ci/install-deps test`, and what is missing fails.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "clippy allows it in test functions; what they share ends the test the same way"
+)]
+
 mod convert;
 mod images;
 mod pull;
@@ -9,10 +14,9 @@ mod run;
 
 use sarus_integration_tests::{Image, Packed, Registry, Runtime, Session, Who};
 
-/// A session in which one image, `image`, was pulled; and the registry that has it.
+/// A session in which one image, `image`, was pulled, and how it is to be run.
 struct Ground {
     session: Session,
-    registry: Registry,
     image: String,
     runtime: Runtime,
 }
@@ -24,7 +28,7 @@ impl Ground {
         session.trust(&[registry.host()]);
         let image = registry.push("app:1", image);
         session.sarus(["pull", "--quiet", &image]).run().ok();
-        Self { session, registry, image, runtime }
+        Self { session, image, runtime }
     }
 
     /// With BusyBox as the image.

@@ -154,7 +154,7 @@ fn credentials_do_not_follow_a_redirect_to_another_host() {
     let elsewhere = FakeRegistry::serve(image.clone(), |_| None);
     let target = elsewhere.host().to_owned();
     let registry = FakeRegistry::serve(image.clone(), move |request| {
-        if request.headers.get("authorization").is_none() {
+        if !request.headers.contains_key("authorization") {
             return Some(
                 Reply::new(401, "{}").header("WWW-Authenticate", r#"Basic realm="tests""#),
             );

@@ -3,11 +3,6 @@
 use sarus_integration_tests::{Runtime, Who};
 
 use crate::{Ground, in_every_mode};
-use sarus_integration_tests::Image;
-
-fn ground(who: Who, runtime: Runtime) -> Ground {
-    Ground::with(who, runtime, &Image::busybox().pack())
-}
 
 in_every_mode!(
     exit_statuses_are_those_of_the_command_and_of_docker,
@@ -18,7 +13,7 @@ in_every_mode!(
 );
 
 fn exit_statuses_are_those_of_the_command_and_of_docker(who: Who, runtime: Runtime) {
-    let ground = ground(who, runtime);
+    let ground = Ground::new(who, runtime);
     for (script, want) in [("exit 0", 0), ("exit 3", 3), ("kill -TERM $$", 143)] {
         assert_eq!(ground.shell(script).run().code(), Some(want), "{script}");
     }
@@ -27,7 +22,8 @@ fn exit_statuses_are_those_of_the_command_and_of_docker(who: Who, runtime: Runti
 }
 
 fn a_container_has_no_privilege(who: Who, runtime: Runtime) {
-    let output = ground(who, runtime).shell("grep -E '^(Cap|NoNewPrivs)' /proc/self/status").run();
+    let output =
+        Ground::new(who, runtime).shell("grep -E '^(Cap|NoNewPrivs)' /proc/self/status").run();
     let none = "0000000000000000";
     let want: String = ["Inh", "Prm", "Eff", "Bnd", "Amb"]
         .iter()
@@ -37,13 +33,13 @@ fn a_container_has_no_privilege(who: Who, runtime: Runtime) {
 }
 
 fn what_is_written_vanishes(who: Who, runtime: Runtime) {
-    let ground = ground(who, runtime);
+    let ground = Ground::new(who, runtime);
     assert_eq!(ground.shell("echo text > /bin/new && cat /bin/new").run().ok(), "text\n");
     ground.shell("test -e /bin/new").run().failed(1);
 }
 
 fn the_user_is_themselves_and_owns_the_image(who: Who, runtime: Runtime) {
-    let ground = ground(who, runtime);
+    let ground = Ground::new(who, runtime);
     let (uid, gid) = (ground.session.uid(), ground.session.gid());
     let output = ground.shell("id -u; id -g; stat -c '%u %g' / /bin /bin/busybox").run();
     let owner = format!("{uid} {gid}\n");
@@ -51,7 +47,7 @@ fn the_user_is_themselves_and_owns_the_image(who: Who, runtime: Runtime) {
 }
 
 fn masks_and_limits_are_those_outside(who: Who, runtime: Runtime) {
-    let ground = ground(who, runtime);
+    let ground = Ground::new(who, runtime);
     let script = "umask; ulimit -n; grep Cpus_allowed_list /proc/self/status";
     let output = ground
         .shell(script)
