@@ -6,6 +6,7 @@ mod hooks;
 mod image;
 mod launch;
 mod oci;
+mod packed;
 mod registry;
 mod squash_format;
 mod squash_merge;
