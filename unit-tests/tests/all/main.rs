@@ -1,4 +1,10 @@
 //! Tests of the public interfaces of all crates, in one binary: linking dominates.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "what a test stands on and gives way ends the test"
+)]
 
 mod cli;
 mod config;
