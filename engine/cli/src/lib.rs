@@ -52,9 +52,13 @@ pub fn main(words: impl Iterator<Item = OsString>) -> u8 {
 }
 
 fn execute(arguments: Arguments) -> Result<(), CliError> {
+    // Of a run the shim does this, while the container is being made: nobody waits for it.
+    if !matches!(arguments.command, Command::Run(_)) {
+        sweep();
+    }
     match arguments.command {
         Command::Pull(args) => pull::pull(&args),
-        Command::Run(args) => run::run(&args, arguments.verbosity),
+        Command::Run(args) => run::run(&args, arguments.verbosity).inspect_err(|_| sweep()),
         Command::Images(args) => images::images(&args),
         Command::Rmi(args) => images::rmi(&args),
         Command::Inspect(args) => images::inspect(&args),
@@ -65,6 +69,14 @@ fn execute(arguments: Arguments) -> Result<(), CliError> {
         Command::Version(args) => version::version(&args),
         Command::Export(args) => export::export(&args),
         Command::UnpackImage(args) => export::unpack(&args),
+    }
+}
+
+/// Ends what killed runs of the user left behind on this node. Whatever stays is no reason to fail.
+fn sweep() {
+    let ended = sarus_sys::orphans::sweep();
+    if ended > 0 {
+        log::debug!("processes of killed runs: {ended} ended");
     }
 }
 

@@ -58,7 +58,11 @@ fn find(args: &RunArgs, settings: &Settings) -> Result<ImageToRun, CliError> {
 fn image_of(args: &RunArgs, settings: &Settings, reference: &Reference) -> Result<Image, CliError> {
     let stores = settings.stores(args.place.centralized_repository)?;
     let platform = args.place.platform();
-    let present = stores.lookup(reference, &platform)?;
+    // What is pulled anyway is not looked at: a damaged image would keep it from being mended.
+    let present = match args.pull {
+        Pull::Always => None,
+        Pull::Missing | Pull::Never | Pull::Newer => stores.lookup(reference, &platform)?,
+    };
     let store = || settings.store(args.place.centralized_repository);
     let pull = || pull::for_run(settings, &store()?, reference, &platform);
     match (args.pull, present) {

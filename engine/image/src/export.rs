@@ -3,14 +3,22 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{AtFlags, CWD, OFlags, linkat};
 use sarus_squash::{UnpackOptions, Unpacked};
-use sarus_store::Image;
+use sarus_store::{Image, Owner};
 
 use crate::ImageError;
+
+/// Begins the name of a file that is being written.
+const ASIDE: &str = ".sarus-export,";
+
+/// Opens a file without a name, `open(2)`.
+#[expect(clippy::cast_possible_wrap, reason = "the flag is far below the sign bit")]
+const O_TMPFILE: i32 = OFlags::TMPFILE.bits() as i32;
 
 /// Writes `image` to `file`; a file that is there is replaced only with `replace`. Written aside
 /// in the same directory and renamed: whoever reads `file` sees all of it.
@@ -53,58 +61,87 @@ pub fn unpack(path: &Path, directory: &Path) -> Result<Unpacked, ImageError> {
     })
 }
 
-/// A file that is gone when it is dropped before it is published.
+/// A file that is gone when it is dropped before it is published, and, where the file system
+/// makes files without a name, also when this process is killed.
 struct Aside {
+    /// Its name, where it has one, and the one it gets on the way to replace another file.
     path: PathBuf,
     file: File,
-    published: bool,
+    named: bool,
 }
 
 impl Aside {
     fn create(target: &Path) -> Result<Self, ImageError> {
-        let mut name = std::ffi::OsString::from(".");
-        name.push(target.file_name().unwrap_or_default());
-        name.push(format!(".sarus-{}", std::process::id()));
-        let path = target.with_file_name(name);
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .mode(0o666)
-            .open(&path)
-            .map_err(|source| ImageError::Export { path: target.to_owned(), source })?;
-        Ok(Self { path, file, published: false })
+        let failed = |source| ImageError::Export { path: target.to_owned(), source };
+        let directory = target.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let directory = directory.unwrap_or(Path::new("."));
+        let path = directory.join(format!("{ASIDE}{}", Owner::current().label()));
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).mode(0o666);
+        let unnamed = options.clone().custom_flags(O_TMPFILE).open(directory);
+        if let Ok(file) = unnamed {
+            return Ok(Self { path, file, named: false });
+        }
+        remove_left_behind(directory);
+        let file = options.create_new(true).open(&path).map_err(failed)?;
+        Ok(Self { path, file, named: true })
     }
 
     fn publish(mut self, target: &Path, replace: bool) -> Result<(), ImageError> {
         let failed = |source| ImageError::Export { path: target.to_owned(), source };
         self.file.sync_all().map_err(failed)?;
-        if replace {
-            std::fs::rename(&self.path, target).map_err(failed)?;
-            self.published = true;
-            return Ok(());
-        }
-        // A link, unlike a rename, refuses a name that somebody has taken meanwhile.
-        match std::fs::hard_link(&self.path, target) {
-            Ok(()) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                Err(ImageError::ExportExists { path: target.to_owned() })
-            }
-            Err(_no_links) => {
-                std::fs::rename(&self.path, target).map_err(failed)?;
-                self.published = true;
-                Ok(())
+        if !replace {
+            // A link, unlike a rename, refuses a name that somebody has taken meanwhile.
+            match self.link(target) {
+                Ok(()) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    return Err(ImageError::ExportExists { path: target.to_owned() });
+                }
+                Err(error) if !self.named => return Err(failed(error)),
+                Err(_no_links) => {}
             }
         }
+        if !self.named {
+            self.link(&self.path).map_err(failed)?;
+            self.named = true;
+        }
+        std::fs::rename(&self.path, target).map_err(failed)?;
+        self.named = false;
+        Ok(())
+    }
+
+    fn link(&self, name: &Path) -> io::Result<()> {
+        if self.named {
+            return std::fs::hard_link(&self.path, name);
+        }
+        let own = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        Ok(linkat(CWD, own, CWD, name, AtFlags::SYMLINK_FOLLOW)?)
     }
 }
 
 impl Drop for Aside {
     fn drop(&mut self) {
-        if !self.published
+        if self.named
             && let Err(error) = std::fs::remove_file(&self.path)
         {
             log::debug!("`{}` stays: {error}", self.path.display());
+        }
+    }
+}
+
+/// Removes what killed exports left in a directory whose file system needs names.
+fn remove_left_behind(directory: &Path) {
+    let Ok(entries) = std::fs::read_dir(directory) else { return };
+    let me = Owner::current();
+    for entry in entries.map_while(Result::ok) {
+        let name = entry.file_name();
+        let owner = name.to_str().and_then(|name| Owner::parse(name.strip_prefix(ASIDE)?));
+        let modified = entry.metadata().and_then(|found| found.modified());
+        let age = modified.ok().and_then(|time| time.elapsed().ok()).unwrap_or_default();
+        if owner.is_some_and(|owner| owner.is_gone(&me, age))
+            && let Err(error) = std::fs::remove_file(entry.path())
+        {
+            log::debug!("`{}` stays: {error}", entry.path().display());
         }
     }
 }

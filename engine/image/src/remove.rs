@@ -59,5 +59,6 @@ pub fn remove(
     }
     let removal = store.remove_image(&found.image.digest, grace)?;
     let names = found.names.into_iter().map(|name| name.reference).collect();
-    Ok(Removed { names, image: Some(found.image.digest), removal })
+    let image = Some(found.image.digest).filter(|_| removal != Removal::NameOnly);
+    Ok(Removed { names, image, removal })
 }

@@ -90,10 +90,16 @@ impl Stores {
             });
             let Some(image) = matching.next() else { continue };
             if let Some(other) = matching.next() {
+                // Images that differ in how they are packed have one configuration.
+                let by_manifest = image.metadata.config_digest == other.metadata.config_digest;
+                let id = |image: &Image| match by_manifest {
+                    true => image.digest.to_string(),
+                    false => image.metadata.config_digest.to_string(),
+                };
                 return Err(ImageError::Ambiguous {
                     given: given.to_owned(),
-                    first: image.metadata.config_digest.to_string(),
-                    second: other.metadata.config_digest.to_string(),
+                    first: id(&image),
+                    second: id(&other),
                 });
             }
             let names =

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 use sarus_oci::{Digest, Platform, Reference};
 
@@ -20,6 +21,9 @@ use crate::{Image, METADATA_VERSION, Metadata, Name, Owner, Store, StoreError};
 
 /// How often giving a name is tried again when a removal deletes the name's directory meanwhile.
 const NAME_RETRIES: usize = 16;
+
+/// How often putting an image in place is tried again when others replace or remove it meanwhile.
+const PUBLISH_RETRIES: usize = 16;
 
 static SEQUENCE: AtomicU64 = AtomicU64::new(0);
 
@@ -36,7 +40,7 @@ pub struct Pending<'a> {
 /// What became of an image when a name was removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Removal {
-    /// Other names keep the image.
+    /// Other names keep the image, or names that cannot be read and may be its.
     NameOnly,
     /// The file is kept for running jobs, and deleted by a command after this time.
     Deferred(Duration),
@@ -71,6 +75,12 @@ impl Store {
         platform: &Platform,
         digest: &Digest,
     ) -> Result<(), StoreError> {
+        self.check_writable()?;
+        let vanished = || StoreError::Vanished { digest: digest.to_string() };
+        let directory = self.image_directory(digest);
+        if !directory.join(METADATA).exists() {
+            return Err(vanished());
+        }
         let before = self.name(reference, platform).unwrap_or_default();
         let name = Name {
             version: METADATA_VERSION,
@@ -81,10 +91,9 @@ impl Store {
         };
         self.write_name(&self.name_path(reference, platform), &name)?;
         // The collector looks at the names after it found a mark that is old enough.
-        let directory = self.image_directory(digest);
         remove_file(&directory.join(REMOVED))?;
         if !directory.join(METADATA).exists() {
-            return Err(StoreError::Vanished { digest: digest.to_string() });
+            return Err(vanished());
         }
         if let Some(before) = before
             && before.digest != *digest
@@ -139,8 +148,7 @@ impl Store {
             }
         }
         if grace.is_zero() {
-            self.delete(digest)?;
-            return Ok(Removal::Deleted);
+            return self.delete(digest);
         }
         self.mark(digest)?;
         Ok(Removal::Deferred(grace))
@@ -190,14 +198,18 @@ impl Store {
         Ok(())
     }
 
-    /// Whether a name points at the image. A name that cannot be read counts as one that may.
+    /// Whether a name points at the image. One that cannot be read (a newer version's, another
+    /// user's) counts as one that may; a damaged one points nowhere.
     fn has_name(&self, digest: &Digest) -> Result<bool, StoreError> {
         for path in self.name_paths()? {
             match self.read_name(&path) {
                 Ok(Some(name)) if name.digest == *digest => return Ok(true),
                 Ok(_) => {}
                 Err(error) if error.is_damage() => {}
-                Err(error) => return Err(error),
+                Err(error) => {
+                    log::debug!("counted as a name of `{digest}`: {error}");
+                    return Ok(true);
+                }
             }
         }
         Ok(false)
@@ -221,17 +233,20 @@ impl Store {
 
     /// Takes the image's directory out of the store in one step, then deletes it. Gives it back
     /// when a name was given to it in between.
-    fn delete(&self, digest: &Digest) -> Result<(), StoreError> {
+    fn delete(&self, digest: &Digest) -> Result<Removal, StoreError> {
         let directory = self.image_directory(digest);
         let aside = self.temporary("removed")?;
         match std::fs::rename(&directory, &aside) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(Removal::Deleted);
+            }
             other => other.map_err(StoreError::remove(&directory))?,
         }
         if self.has_name(digest)? && std::fs::rename(&aside, &directory).is_ok() {
-            return Ok(());
+            return Ok(Removal::NameOnly);
         }
-        remove_tree(&aside)
+        remove_tree(&aside)?;
+        Ok(Removal::Deleted)
     }
 
     fn write_name(&self, path: &Path, name: &Name) -> Result<(), StoreError> {
@@ -287,33 +302,47 @@ impl Pending<'_> {
     /// A file that cannot be written or renamed; nothing is left of the image then.
     pub fn commit(self, metadata: &Metadata) -> Result<Image, StoreError> {
         let squashfs = self.directory.join(SQUASHFS);
+        let got = self.file.metadata().map_err(StoreError::read(&squashfs))?.len();
+        let expected = metadata.conversion.bytes;
+        if got != expected {
+            return Err(StoreError::Length { path: squashfs, got, expected });
+        }
         self.file.sync_all().map_err(StoreError::write(&squashfs))?;
         let path = self.directory.join(METADATA);
         write_new(&path, &to_json(&path, metadata)?)?;
         sync_directory(&self.directory)?;
-        self.publish()?;
-        let vanished = || StoreError::Vanished { digest: self.digest.to_string() };
-        self.store.image(&self.digest)?.ok_or_else(vanished)
+        if let Some(image) = self.publish()? {
+            return Ok(image);
+        }
+        let squashfs = self.store.image_directory(&self.digest).join(SQUASHFS);
+        Ok(Image { digest: self.digest.clone(), squashfs, metadata: metadata.clone() })
     }
 
-    fn publish(&self) -> Result<(), StoreError> {
+    /// The image that was there before and is kept, if there was one.
+    fn publish(&self) -> Result<Option<Image>, StoreError> {
         let images = self.store.images_directory();
         make_directory(&images, 0o777)?;
         let place = self.store.image_directory(&self.digest);
-        if let Err(error) = std::fs::rename(&self.directory, &place) {
-            if !is_occupied(&error) {
+        let mut tries = 0;
+        while let Err(error) = std::fs::rename(&self.directory, &place) {
+            if !is_occupied(&error) || tries == PUBLISH_RETRIES {
                 return Err(StoreError::publish(&place)(error));
             }
+            tries += 1;
             match self.store.image(&self.digest) {
-                Ok(Some(_)) => return remove_tree(&self.directory),
-                Ok(None) => {}
-                Err(damage) if damage.is_damage() => {}
-                Err(other) => return Err(other),
+                Ok(Some(image)) => return remove_tree(&self.directory).map(|()| Some(image)),
+                Err(other) if !other.is_damage() => return Err(other),
+                // Damaged, or removed meanwhile.
+                Ok(None) | Err(_) => {}
+            }
+            if exchange(&self.directory, &place) {
+                remove_tree(&self.directory)?;
+                break;
             }
             remove_tree_aside(self.store, &place)?;
-            std::fs::rename(&self.directory, &place).map_err(StoreError::publish(&place))?;
         }
-        sync_directory(&images)
+        sync_directory(&images)?;
+        Ok(None)
     }
 }
 
@@ -323,11 +352,19 @@ impl Drop for Pending<'_> {
     }
 }
 
+/// Swaps two directories in one step, such that no reader finds neither. False where the file
+/// system cannot, as network file systems, or one of them is gone.
+fn exchange(one: &Path, other: &Path) -> bool {
+    renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE).is_ok()
+}
+
 /// Removes a directory such that no reader sees half of it.
 fn remove_tree_aside(store: &Store, path: &Path) -> Result<(), StoreError> {
     let aside = store.temporary("damaged")?;
-    std::fs::rename(path, &aside).map_err(StoreError::remove(path))?;
-    remove_tree(&aside)
+    match std::fs::rename(path, &aside) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other.map_err(StoreError::remove(path)).and_then(|()| remove_tree(&aside)),
+    }
 }
 
 /// The directory may be removed by `rmi` between its making and the renaming into it.

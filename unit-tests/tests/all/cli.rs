@@ -1,1 +1,6 @@
-//! Being written.
+//! The command line: how words are taken apart, what they are planned into, what users see.
+
+mod arguments;
+mod commands;
+mod plan;
+mod shown;

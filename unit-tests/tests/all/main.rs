@@ -1,4 +1,10 @@
 //! Tests of the public interfaces of all crates, in one binary: linking dominates.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "what a test stands on and gives way ends the test"
+)]
 
 mod cli;
 mod config;
@@ -6,6 +12,7 @@ mod hooks;
 mod image;
 mod launch;
 mod oci;
+mod packed;
 mod registry;
 mod squash_format;
 mod squash_merge;
