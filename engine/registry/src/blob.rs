@@ -50,7 +50,10 @@ impl Blob {
             breaks: 0,
             failed: false,
         };
-        blob.skip(from - begin)?;
+        match blob.skip(from - begin) {
+            Err(error) if error.is_outage() => blob.reopen(Chain(&error).to_string())?,
+            outcome => outcome?,
+        }
         Ok(blob)
     }
 
@@ -74,6 +77,8 @@ impl Blob {
                     }
                     return Ok(count);
                 }
+                // All is there; only the end of the transfer was not announced.
+                Err(_broken) if self.position == self.descriptor.size => return Ok(0),
                 Err(error) => failure::innermost(&error),
             };
             self.reopen(reason)?;
@@ -89,9 +94,13 @@ impl Blob {
             transport.wait(self.host.clone(), retry.wait(self.breaks), reason);
             self.breaks += 1;
             match self.reopen_once() {
+                // Already repeated as often as is allowed.
+                Err(error @ RegistryError::Interrupted { .. }) => return Err(error),
                 Err(error) if error.is_outage() => reason = Chain(&error).to_string(),
+                Ok(Err(error)) if error.is_outage() => reason = Chain(&error).to_string(),
+                Ok(Err(error)) => return Err(error),
                 Err(error) => return Err(error),
-                Ok(()) => {
+                Ok(Ok(())) => {
                     let digest = self.descriptor.digest.clone();
                     (transport.options.notify)(&Notice::Resumed { digest, at: self.position });
                     return Ok(());
@@ -101,11 +110,12 @@ impl Blob {
         Err(RegistryError::Interrupted { host: self.host.clone(), source: Cause(reason) })
     }
 
-    fn reopen_once(&mut self) -> Result<(), RegistryError> {
+    /// The outer error is that of the request, the inner one that of what is read over.
+    fn reopen_once(&mut self) -> Result<Result<(), RegistryError>, RegistryError> {
         let wanted = self.position;
         let (answer, begin) = open(&self.client, &self.reference, &self.descriptor, wanted)?;
         (self.response, self.host) = (answer.response, answer.host);
-        self.skip(wanted - begin)
+        Ok(self.skip(wanted - begin))
     }
 
     /// Reads over what a server without ranges sends again.
@@ -150,6 +160,10 @@ fn open(
     from: u64,
 ) -> Result<(Answer, u64), RegistryError> {
     let object = descriptor.digest.to_string();
+    if from > descriptor.size {
+        let (host, expected) = (reference.registry().to_owned(), descriptor.size);
+        return Err(RegistryError::Size { host, object, expected, got: from });
+    }
     client.at_any_place(reference, &object, |source| {
         let ask = Ask {
             method: Method::GET,
@@ -210,7 +224,7 @@ impl Read for Verified {
         } else if !buffer.is_empty()
             && let Some(hasher) = self.hasher.take()
         {
-            verify(&self.blob, hasher).map_err(|error| {
+            verify(&self.blob.host, &self.blob.descriptor, hasher).map_err(|error| {
                 self.blob.failed = true;
                 io::Error::other(error)
             })?;
@@ -219,15 +233,15 @@ impl Read for Verified {
     }
 }
 
-fn verify(blob: &Blob, hasher: Hasher) -> Result<(), RegistryError> {
+fn verify(host: &str, descriptor: &Descriptor, hasher: Hasher) -> Result<(), RegistryError> {
     let got = hasher.finish();
-    if got == blob.descriptor.digest {
+    if got == descriptor.digest {
         return Ok(());
     }
     Err(RegistryError::Digest {
-        host: blob.host.clone(),
-        object: blob.descriptor.digest.to_string(),
-        expected: blob.descriptor.digest.clone(),
+        host: host.to_owned(),
+        object: descriptor.digest.to_string(),
+        expected: descriptor.digest.clone(),
         got,
     })
 }
@@ -240,6 +254,10 @@ pub(crate) fn download(
     progress: &dyn Fn(u64),
 ) -> Result<(), RegistryError> {
     let Partial { sink, mut hasher } = partial;
+    if hasher.bytes() > 0 && hasher.bytes() == descriptor.size {
+        // A server refuses a range that begins at the end.
+        return verify(reference.registry(), descriptor, hasher);
+    }
     let mut blob = Blob::open(client, reference, descriptor, hasher.bytes())?;
     let mut buffer = vec![0; BUFFER];
     let unwritten = |source| RegistryError::Sink { digest: descriptor.digest.clone(), source };
@@ -253,5 +271,5 @@ pub(crate) fn download(
         progress(hasher.bytes());
     }
     sink.flush().map_err(unwritten)?;
-    verify(&blob, hasher)
+    verify(&blob.host, descriptor, hasher)
 }

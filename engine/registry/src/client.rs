@@ -122,6 +122,9 @@ impl Client {
         descriptor: &Descriptor,
         from: u64,
     ) -> Result<Box<dyn Read + Send>, RegistryError> {
+        if from > 0 && from == descriptor.size {
+            return Ok(Box::new(std::io::empty()));
+        }
         let blob = blob::Blob::open(self, reference, descriptor, from)?;
         if from == 0 { Ok(Box::new(blob::Verified::new(blob))) } else { Ok(Box::new(blob)) }
     }

@@ -143,8 +143,10 @@ pub(crate) fn of_answer(answer: Answer, object: &str) -> RegistryError {
         StatusCode::UNAUTHORIZED if !foreign => {
             RegistryError::Unauthorized { host, object, origin: None }
         }
-        StatusCode::FORBIDDEN => RegistryError::Forbidden { host, object, detail },
-        StatusCode::NOT_FOUND => RegistryError::NotFound { host, object, detail },
+        // A storage host that the registry redirected to knows no users and no names: nobody can
+        // log in there.
+        StatusCode::FORBIDDEN if !foreign => RegistryError::Forbidden { host, object, detail },
+        StatusCode::NOT_FOUND if !foreign => RegistryError::NotFound { host, object, detail },
         StatusCode::TOO_MANY_REQUESTS => RegistryError::RateLimited { host, retry_after, detail },
         status => RegistryError::Status { host, status: status.to_string(), object, detail },
     }

@@ -68,20 +68,19 @@ pub(crate) fn digest(session: &Session, source: &Source) -> Result<Digest, Regis
     let platform = Platform::host();
     let search = Search { session, source, platform: &platform };
     let target = search.target();
-    if let Some(digest) = source.reference.digest() {
-        search.ask(Method::HEAD, &target)?;
-        return Ok(digest.clone());
-    }
+    let wanted = source.reference.digest();
     match search.ask(Method::HEAD, &target) {
         Ok(answer) => {
-            if let Some(digest) = named_digest(answer.response.headers()) {
+            if let Some(digest) =
+                wanted.cloned().or_else(|| named_digest(answer.response.headers()))
+            {
                 return Ok(digest);
             }
         }
         Err(RegistryError::Status { status, .. }) => log::debug!("HEAD answered {status}"),
         Err(error) => return Err(error),
     }
-    Ok(search.fetch(&target, None)?.digest)
+    Ok(search.fetch(&target, wanted)?.digest)
 }
 
 /// The look-up of one image at one place.
@@ -122,7 +121,7 @@ impl Search<'_> {
 
     fn fetch(&self, target: &str, expected: Option<&Digest>) -> Result<Fetched, RegistryError> {
         let object = format!("{}/manifests/{target}", self.source.repository);
-        let (answer, bytes) = whole(self.session, || {
+        let ask = || {
             let answer = self.ask(Method::GET, target)?;
             if failure::is_page(answer.response.headers()) {
                 let content_type = "a web page".to_owned();
@@ -132,8 +131,9 @@ impl Search<'_> {
                     content_type,
                 });
             }
-            read_whole(answer, &object, MANIFEST_MAX)
-        })?;
+            Ok(answer)
+        };
+        let (answer, bytes) = whole(self.session, ask, (&object, MANIFEST_MAX))?;
         let named = named_digest(&answer.headers);
         for expected in expected.into_iter().chain(named.as_ref()) {
             verify(&answer.host, &object, expected, &bytes)?;
@@ -202,9 +202,8 @@ impl Search<'_> {
             from: 0,
             object: &object,
         };
-        let (answer, bytes) = whole(self.session, || {
-            read_whole(self.session.ask(self.source, &ask)?, &object, CONFIG_MAX)
-        })?;
+        let ask = || self.session.ask(self.source, &ask);
+        let (answer, bytes) = whole(self.session, ask, (&object, CONFIG_MAX))?;
         self.verify_size(descriptor, bytes.len() as u64)?;
         verify(&answer.host, &object, &descriptor.digest, &bytes)?;
         Ok(bytes)
@@ -223,21 +222,24 @@ impl Search<'_> {
     }
 }
 
-/// Repeats `read` after waits while the connection breaks in the middle of the body.
-fn whole<T>(
+/// The whole body of what `ask` asks for, asked for again while it breaks in the middle.
+///
+/// An error of `ask` itself is final: it has been repeated as often as is allowed.
+fn whole(
     session: &Session,
-    read: impl Fn() -> Result<T, RegistryError>,
-) -> Result<T, RegistryError> {
+    ask: impl Fn() -> Result<Answer, RegistryError>,
+    (object, limit): (&str, u64),
+) -> Result<(Head, Vec<u8>), RegistryError> {
     let retry = session.transport.options.retry;
     for repetition in 0..retry.times {
-        match read() {
+        match read_whole(ask()?, object, limit) {
             Err(ref error @ RegistryError::Interrupted { ref host, .. }) => {
                 session.transport.wait(host.clone(), retry.wait(repetition), error.to_string());
             }
             outcome => return outcome,
         }
     }
-    read()
+    read_whole(ask()?, object, limit)
 }
 
 /// Who answered, and with which headers.

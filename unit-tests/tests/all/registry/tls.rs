@@ -1,0 +1,141 @@
+//! TLS with authorities from `certs.d`, against `openssl s_server`.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use super::server::Contents;
+use super::{User, assert_told, parse};
+
+fn openssl(folder: &Path, arguments: &str) {
+    let done = Command::new("openssl").args(arguments.split(' ')).current_dir(folder).output();
+    let done = done.expect("openssl is installed");
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+}
+
+/// A server that is stopped with the test.
+struct Secure(Child, String);
+
+impl Drop for Secure {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+/// Serves the shared layer as a blob of `app`, with a certificate that `ca.crt` signed.
+fn start(folder: &Path, options: &[&str]) -> Secure {
+    openssl(
+        folder,
+        "req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.crt -subj /CN=authority -days 2",
+    );
+    openssl(folder, "req -newkey rsa:2048 -nodes -keyout s.key -out s.csr -subj /CN=s");
+    std::fs::write(folder.join("ext"), "subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n")
+        .unwrap();
+    openssl(
+        folder,
+        "x509 -req -in s.csr -CA ca.crt -CAkey ca.key -CAcreateserial -out s.crt -days 2 -extfile ext",
+    );
+    let blobs = folder.join("v2/app/blobs");
+    std::fs::create_dir_all(&blobs).unwrap();
+    let layer = Contents::layer();
+    let mut answer =
+        format!("HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n", layer.len()).into_bytes();
+    answer.extend(layer);
+    std::fs::write(blobs.join(Contents::layer_descriptor().digest.to_string()), answer).unwrap();
+    let mut child = Command::new("openssl")
+        .args("s_server -accept 127.0.0.1:0 -HTTP -cert s.crt -key s.key".split(' '))
+        .args(options)
+        .current_dir(folder)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let mut lines = lines.filter_map(|line| line.strip_prefix("ACCEPT ").map(str::to_owned));
+    let host = lines.next().unwrap();
+    // Whatever else it says is read, so that it never blocks.
+    std::thread::spawn(move || lines.for_each(drop));
+    Secure(child, host)
+}
+
+fn fetch(user: &User, host: &str) -> Result<Vec<u8>, sarus_registry::RegistryError> {
+    let mut bytes = Vec::new();
+    let reference = parse(&format!("{host}/app"));
+    user.client().download(&reference, &Contents::layer_descriptor(), &mut bytes, &|_| ())?;
+    Ok(bytes)
+}
+
+#[test]
+fn an_authority_in_certs_d_is_trusted_and_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = start(folder.path(), &[]);
+    let host = &server.1;
+    let user = User::new();
+    let error = fetch(&user, host).unwrap_err();
+    assert_told(
+        &error,
+        &["secure connection", "is not trusted", &format!("certs.d/{host}/ca.crt")],
+    );
+    let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+    for place in ["etc/containers", "etc/docker", "home/.config/containers"] {
+        let user = User::new();
+        user.write(&format!("{place}/certs.d/{host}/ca.crt"), &read("ca.crt"));
+        assert_eq!(fetch(&user, host).unwrap(), Contents::layer(), "{place}");
+    }
+    // The server's own certificate is enough, as sites use self-signed ones.
+    user.write(&format!("etc/containers/certs.d/{host}/own.crt"), &read("s.crt"));
+    fetch(&user, host).unwrap();
+    // A registry that is called insecure is spoken TLS with, whatever its certificate.
+    let user = User::new();
+    let rule = format!("[[registry]]\nlocation = \"{host}\"\ninsecure = true");
+    user.write("etc/containers/registries.conf", &rule);
+    fetch(&user, host).unwrap();
+    assert!(user.notices().is_empty(), "not by HTTP");
+}
+
+#[test]
+fn a_certificate_for_another_name_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = start(folder.path(), &[]);
+    let host = server.1.replace("127.0.0.1", "localhost");
+    let user = User::new();
+    let authority = std::fs::read_to_string(folder.path().join("ca.crt")).unwrap();
+    user.write(&format!("etc/containers/certs.d/{host}/ca.crt"), &authority);
+    assert_told(&fetch(&user, &host).unwrap_err(), &["secure connection", "for another name"]);
+}
+
+#[test]
+fn a_client_certificate_is_shown_to_who_asks_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let server =
+        start(folder.path(), &["-Verify", "1", "-CAfile", "ca.crt", "-verify_return_error"]);
+    let host = &server.1;
+    let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+    let user = User::new();
+    user.write(&format!("etc/containers/certs.d/{host}/ca.crt"), &read("ca.crt"));
+    fetch(&user, host).unwrap_err();
+    user.write(&format!("etc/containers/certs.d/{host}/me.cert"), &read("s.crt"));
+    assert_told(&fetch(&user, host).unwrap_err(), &["cannot read", "me.key"]);
+    user.write(&format!("etc/containers/certs.d/{host}/me.key"), &read("s.key"));
+    assert_eq!(fetch(&user, host).unwrap(), Contents::layer());
+}
+
+#[test]
+fn files_that_are_no_certificates_are_named_and_never_quoted() {
+    let user = User::new();
+    for (file, text, want) in [
+        ("ca.crt", "hush", "holds no certificate in PEM form"),
+        (
+            "ca.crt",
+            "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n",
+            "holds no valid certificate",
+        ),
+    ] {
+        let path = user.write(&format!("etc/containers/certs.d/127.0.0.1:1/{file}"), text);
+        let error = fetch(&user, "127.0.0.1:1").unwrap_err();
+        assert_told(&error, &[path.to_str().unwrap(), want]);
+        assert!(!super::told(&error).contains("hush"));
+    }
+}
