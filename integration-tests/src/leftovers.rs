@@ -63,7 +63,7 @@ impl Leftovers {
     fn loop_devices(&self) -> Vec<String> {
         let backing = |path: PathBuf| {
             let file = fs_err::read_to_string(path.join("loop/backing_file")).ok()?;
-            let ours = file.contains(self.directory.to_str()?) || file.contains("sarus");
+            let ours = file.contains(self.directory.to_str()?);
             ours.then(|| format!("loop device {} of {}", path.display(), file.trim()))
         };
         entries(Path::new("/sys/block")).filter_map(backing).collect()

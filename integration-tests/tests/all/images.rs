@@ -40,7 +40,7 @@ fn images_lists_repository_tag_id_created_size_and_server() {
     assert_eq!(lines.len(), 3, "{output}");
     let heading: Vec<&str> = lines[0].split_whitespace().collect();
     assert_eq!(heading, ["REPOSITORY", "TAG", "IMAGE", "ID", "CREATED", "SIZE", "SERVER"]);
-    let line = lines.iter().find(|line| line.starts_with("one")).unwrap();
+    let line = lines.iter().find(|line| line.contains("/one ")).unwrap();
     assert!(line.contains(registry.host()), "{line}");
 
     let output = session.sarus(["images", "--digests"]).run();

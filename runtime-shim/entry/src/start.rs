@@ -141,7 +141,10 @@ fn give_up_privileges() -> Result<(), Failure> {
 fn close_plugs(block: Block) {
     let first = block.array(CLOSE);
     for index in first..first + block.size(CLOSE + 1) {
-        close(block.size(index));
+        // The socket goes with `execve(2)`: until then it is to carry the news that it failed.
+        if block.size(index) != block.size(SOCKET) {
+            close(block.size(index));
+        }
     }
 }
 
