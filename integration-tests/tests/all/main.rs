@@ -6,11 +6,17 @@
     reason = "clippy allows it in test functions; what they share ends the test the same way"
 )]
 
+mod bad_input;
 mod convert;
+mod hooks;
 mod images;
+mod install;
+mod life_cycle;
+mod privilege;
 mod pull;
 mod registries;
 mod run;
+mod run_options;
 
 use sarus_integration_tests::{Image, Packed, Registry, Runtime, Session, Who};
 

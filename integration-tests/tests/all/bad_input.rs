@@ -1,0 +1,108 @@
+//! Bad input: one clear error that names the operation, the object, the cause and what to do; the
+//! right exit code; nothing lost and nothing left behind.
+
+use sarus_integration_tests::{Image, Registry, Runtime, Session, Tar, Who};
+
+use crate::{Ground, in_mode};
+
+in_mode!(as_user, User, Crun, options_that_cannot_be, mounts_that_cannot_be, an_image_that_is_none);
+in_mode!(as_root, Root, Runc, options_that_cannot_be, mounts_that_cannot_be, an_image_that_is_none);
+
+fn options_that_cannot_be(who: Who, runtime: Runtime) {
+    let ground = Ground::new(who, runtime);
+    let cases: [(&[&str], &[&str]); 7] = [
+        (&["--no-such-option"], &["--no-such-option"]),
+        (&["-w", "relative"], &["relative"]),
+        (&["--env-file", "/no/such/file"], &["/no/such/file"]),
+        (&["--pull", "sometimes"], &["sometimes"]),
+        (&["--pid", "none"], &["none"]),
+        (&["--device", "/dev/no-such-device"], &["/dev/no-such-device"]),
+        (&["--runtime", "/no/such/runtime"], &["/no/such/runtime"]),
+    ];
+    for (options, parts) in cases {
+        ground.run_with(options, &["true"]).run().explains(125, parts);
+    }
+    let file = ground.session.write("vars", "GOOD=1\n=bad\n");
+    let file = file.to_str().unwrap();
+    ground.run_with(&["--env-file", file], &["true"]).run().explains(125, &[file, "2"]);
+    // The user's own command is none of these.
+    ground.run(&["no-such-program"]).run().explains(127, &["no-such-program", "not found"]);
+    ground.run(&["/bin/not-executable"]).run().explains(126, &["/bin/not-executable"]);
+    ground
+        .run(&["/bin/no-interpreter"])
+        .run()
+        .explains(126, &["/bin/no-interpreter", "interpreter"]);
+}
+
+fn mounts_that_cannot_be(who: Who, runtime: Runtime) {
+    let ground = Ground::new(who, runtime);
+    let cases = [
+        ("-v", "/no/such/source:/data", "/no/such/source"),
+        ("-v", "relative:destination", "destination"),
+        ("-v", "/etc", "/etc"),
+        ("-v", "/etc:/data:rx", "rx"),
+        ("--mount", "type=bind,source=/etc", "destination"),
+        ("--mount", "type=volume,source=/etc,destination=/data", "volume"),
+        ("--mount", "type=bind,source=/etc,destination=/data,frozen=true", "frozen"),
+        ("--tmpfs", "/data:size=many", "many"),
+    ];
+    for (option, value, part) in cases {
+        ground.run_with(&[option, value], &["true"]).run().explains(125, &[part]);
+    }
+}
+
+fn an_image_that_is_none(who: Who, _: Runtime) {
+    let session = Session::new(who);
+    let registry = Registry::start();
+    session.trust(&[registry.host()]);
+    let absent = format!("{}/absent:1", registry.host());
+    session.sarus(["run", &absent, "true"]).run().explains(125, &["absent"]);
+    session.sarus(["run", "--pull=never", &absent, "true"]).run().explains(125, &[&absent]);
+    session.sarus(["run", "UPPER/case:1", "true"]).run().explains(125, &["UPPER/case:1"]);
+    let text = session.write("text.sqsh", "no squashfs at all\n");
+    let text = text.to_str().unwrap();
+    session.sarus(["run", text, "true"]).run().explains(125, &[text]);
+    session.sarus(["run", "./no-such-file", "true"]).run().explains(125, &["no-such-file"]);
+    session.sarus(["rmi", &absent]).run().explains(1, &[&absent]);
+    session.sarus(["inspect", &absent]).run().explains(1, &[&absent]);
+    session.sarus(["export", &absent, "/tmp/never"]).run().explains(1, &[&absent]);
+    assert!(!std::path::Path::new("/tmp/never").exists());
+}
+
+#[test]
+fn a_layer_that_is_no_tar_is_named() {
+    use sarus_integration_tests::{Dialect, Packing};
+    let session = Session::new(Who::User);
+    let registry = Registry::start();
+    session.trust(&[registry.host()]);
+    let cut = |bytes: Vec<u8>| bytes[..bytes.len() / 2].to_vec();
+    let whole = Tar::new().file("file", vec![7; 50_000]).bytes();
+    for (name, bytes) in
+        [("text", b"this is no tar archive, but some text".repeat(40)), ("cut", cut(whole))]
+    {
+        let image = Image::new().raw_layer(bytes, Packing::Plain, Dialect::Oci).pack();
+        let reference = registry.push(&format!("{name}:1"), &image);
+        let digest = image.layer_digests().remove(0);
+        let output = session.sarus(["pull", &reference]).run();
+        output.failed(1);
+        assert!(output.stderr.contains(&digest["sha256:".len()..][..12]), "{output}");
+        assert_eq!(session.sarus(["images", "--format", "json"]).run().ok().trim(), "[]");
+    }
+}
+
+#[test]
+fn an_unknown_command_is_named() {
+    let session = Session::new(Who::User);
+    let output = session.sarus(["pul", "image"]).run();
+    assert_ne!(output.code(), Some(0));
+    assert!(output.stderr.contains("pul"), "{output}");
+    assert!(!output.stderr.contains("panicked"), "{output}");
+}
+
+#[test]
+fn a_broken_configuration_of_the_user_is_named_with_its_line() {
+    let ground = Ground::new(Who::User, Runtime::Crun);
+    ground.session.write(".config/sarus/sarus.json", "{\n  \"no-such-key\": 1\n}\n");
+    let output = ground.run(&["true"]).run();
+    output.explains(125, &["sarus.json", "no-such-key"]);
+}

@@ -1,0 +1,140 @@
+//! Signals, terminals, and what is left when processes are killed: nothing.
+
+use rustix::process::Signal;
+use sarus_integration_tests::{Runtime, Terminal, Who, children, descendants, kill, wait_gone};
+use std::time::Duration;
+
+use crate::{Ground, in_every_mode};
+
+/// Longer than anything here takes.
+const LIMIT: Duration = Duration::from_secs(60);
+
+in_every_mode!(
+    a_signal_reaches_the_command_once,
+    a_command_that_handles_no_signal_dies_of_it,
+    a_killed_supervisor_takes_the_command_along,
+    what_a_killed_run_left_ends_with_the_next_command,
+    any_killed_process_leaves_nothing,
+    a_terminal_has_the_size_of_the_callers_and_follows_it,
+    an_interrupt_typed_at_the_terminal_reaches_the_command,
+    two_runs_at_once_do_not_disturb_each_other,
+);
+
+fn a_signal_reaches_the_command_once(who: Who, runtime: Runtime) {
+    let ground = Ground::new(who, runtime);
+    let script = "n=0; trap 'n=$((n+1))' USR1; trap 'echo $n; exit 5' TERM; echo ready; \
+                  while :; do sleep 0.05; done";
+    let run = ground.shell(script).start();
+    assert_eq!(run.line(), "ready\n");
+    run.signal(Signal::USR1);
+    // The shell handles it after its `sleep`; a second one must not be lost in the first.
+    std::thread::sleep(Duration::from_millis(300));
+    run.signal(Signal::TERM);
+    assert_eq!(run.line(), "1\n");
+    run.finish().failed(5);
+}
+
+fn a_command_that_handles_no_signal_dies_of_it(who: Who, runtime: Runtime) {
+    let ground = Ground::new(who, runtime);
+    for (signal, code) in [(Signal::TERM, 143), (Signal::INT, 130), (Signal::HUP, 129)] {
+        let run = ground.shell("echo ready; exec sleep 1000").start();
+        assert_eq!(run.line(), "ready\n");
+        // `ready` comes from the shell; either program dies of the signal.
+        run.signal(signal);
+        run.finish().failed(code);
+    }
+}
+
+fn a_killed_supervisor_takes_the_command_along(who: Who, runtime: Runtime) {
+    let ground = Ground::new(who, runtime);
+    let run = ground.shell("echo ready; exec sleep 1000").start();
+    assert_eq!(run.line(), "ready\n");
+    let below = descendants(run.pid());
+    assert!(!below.is_empty());
+    run.signal(Signal::KILL);
+    assert_eq!(run.finish().code(), None);
+    for pid in below {
+        assert!(wait_gone(pid, LIMIT), "process {pid} outlives the supervisor");
+    }
+}
+
+fn what_a_killed_run_left_ends_with_the_next_command(who: Who, runtime: Runtime) {
+    let ground = Ground::new(who, runtime);
+    // What the command starts is not tied to the supervisor by the kernel.
+    let run = ground.shell("setsid sleep 1000 > /dev/null 2>&1 & echo ready; sleep 1000").start();
+    assert_eq!(run.line(), "ready\n");
+    let below = descendants(run.pid());
+    run.signal(Signal::KILL);
+    run.finish();
+    ground.session.sarus(["images"]).run().ok();
+    for pid in below {
+        assert!(wait_gone(pid, LIMIT), "process {pid} outlives the next command");
+    }
+}
+
+fn any_killed_process_leaves_nothing(who: Who, runtime: Runtime) {
+    let ground = Ground::new(who, runtime);
+    let count = {
+        let run = ground.shell("echo ready; sleep 1000").start();
+        assert_eq!(run.line(), "ready\n");
+        let count = descendants(run.pid()).len();
+        run.signal(Signal::TERM);
+        run.finish().failed(143);
+        count
+    };
+    assert!(count >= 1);
+    for victim in 0..count {
+        let run = ground.shell("echo ready; sleep 1000").start();
+        assert_eq!(run.line(), "ready\n");
+        let Some(pid) = descendants(run.pid()).get(victim).copied() else { continue };
+        kill(pid, Signal::KILL);
+        // A FUSE server is no reason to end: whoever waits ends the run then.
+        std::thread::sleep(Duration::from_millis(100));
+        run.signal(Signal::TERM);
+        assert_ne!(run.finish().code(), Some(0));
+    }
+    ground.session.sarus(["images"]).run().ok();
+    assert!(children(std::process::id()).iter().all(|pid| wait_gone(*pid, LIMIT)));
+}
+
+fn a_terminal_has_the_size_of_the_callers_and_follows_it(who: Who, runtime: Runtime) {
+    let ground = Ground::new(who, runtime);
+    let mut terminal = Terminal::open(33, 77);
+    let script = "trap 'echo size: $(stty size)' WINCH; stty size; tty; echo ready; \
+                  while read line; do echo got: $line; [ $line = end ] && exit 4; done";
+    let run = ground.run_with(&["-ti"], &["sh", "-c", script]).start_on(&terminal);
+    let seen = terminal.read_until("ready");
+    assert!(seen.contains("33 77"), "{seen}");
+    assert!(seen.contains("/dev/"), "{seen}");
+    terminal.resize(40, 100);
+    terminal.write("more\n");
+    let seen = terminal.read_until("size: 40 100");
+    assert!(!seen.contains("ready"), "{seen}");
+    terminal.write("end\n");
+    terminal.read_until("got: end");
+    assert_eq!(run.finish().code(), Some(4));
+}
+
+fn an_interrupt_typed_at_the_terminal_reaches_the_command(who: Who, runtime: Runtime) {
+    let ground = Ground::new(who, runtime);
+    for options in [&["-t"][..], &[]] {
+        let mut terminal = Terminal::open(24, 80);
+        let script =
+            "trap 'echo interrupted; exit 6' INT; echo ready; while :; do sleep 0.05; done";
+        let run = ground.run_with(options, &["sh", "-c", script]).start_on(&terminal);
+        terminal.read_until("ready");
+        terminal.write("\u{3}");
+        terminal.read_until("interrupted");
+        assert_eq!(run.finish().code(), Some(6), "{options:?}");
+    }
+}
+
+fn two_runs_at_once_do_not_disturb_each_other(who: Who, runtime: Runtime) {
+    let ground = Ground::new(who, runtime);
+    let runs: Vec<_> = (0..6)
+        .map(|n| ground.shell(&format!("echo {n} > /tmp/mine; sleep 0.2; cat /tmp/mine")).start())
+        .collect();
+    for (n, run) in runs.into_iter().enumerate() {
+        assert_eq!(run.finish().ok(), format!("{n}\n"));
+    }
+}
