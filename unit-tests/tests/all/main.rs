@@ -5,6 +5,7 @@
     clippy::panic,
     reason = "what a test stands on and gives way ends the test"
 )]
+#![expect(clippy::too_many_lines, reason = "a test is often a table")]
 
 mod cli;
 mod config;

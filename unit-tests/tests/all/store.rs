@@ -333,9 +333,9 @@ fn until_an_image_is_committed_nobody_sees_it() {
 /// The states in which `kill -9` can leave a pull of `debian:12` that replaces the image 1 by 2.
 #[test]
 fn at_each_step_a_killed_pull_leaves_the_old_image_or_the_new_one() {
-    type Step = fn(&Place, &Path);
-    let squashfs: Step = |_, aside| put(&aside.join("image.squashfs"), b"new i");
-    let whole: Step = |_, aside| {
+    type Step<'a> = &'a dyn Fn(&Place, &Path);
+    let squashfs: fn(&Place, &Path) = |_, aside| put(&aside.join("image.squashfs"), b"new i");
+    let whole: fn(&Place, &Path) = |_, aside| {
         put(&aside.join("image.squashfs"), b"new image");
         let json = serde_json::to_vec(&metadata(&digest(2), 9)).unwrap();
         put(&aside.join("image.json"), json);
@@ -351,7 +351,7 @@ fn at_each_step_a_killed_pull_leaves_the_old_image_or_the_new_one() {
     let cut_name = |place: &Place, content: &[u8]| {
         put(&place.root().join("tmp").join(format!("name,{},1", dead_label())), content);
     };
-    let steps: [(&str, &dyn Fn(&Place, &Path), u32); 7] = [
+    let steps: [(&str, Step<'_>, u32); 7] = [
         ("the directory is made", &|_, aside| fs::create_dir(aside).unwrap(), 1),
         ("half of the squashfs file", &squashfs, 1),
         (

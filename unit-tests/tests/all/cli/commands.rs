@@ -529,7 +529,7 @@ fn user_with_hooks(registry: &Registry) -> User {
     user.put("hooks.d/20-sh.json", BY_COMMAND);
     user.put("hooks.d/30-mounts.json", BY_MOUNT);
     let hooks = user.path("hooks.d");
-    user.put(".config/sarus/sarus.json", &format!("{{\"hooksDir\": {:?}}}", hooks));
+    user.put(".config/sarus/sarus.json", &format!("{{\"hooksDir\": {hooks:?}}}"));
     user
 }
 
