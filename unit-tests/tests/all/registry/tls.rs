@@ -31,14 +31,14 @@ fn start(folder: &Path, options: &[&str]) -> Secure {
         "req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.crt -subj /CN=authority -days 2",
     );
     openssl(folder, "req -newkey rsa:2048 -nodes -keyout s.key -out s.csr -subj /CN=s");
-    std::fs::write(folder.join("ext"), "subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n")
+    fs_err::write(folder.join("ext"), "subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n")
         .unwrap();
     openssl(
         folder,
         "x509 -req -in s.csr -CA ca.crt -CAkey ca.key -CAcreateserial -out s.crt -days 2 -extfile ext",
     );
-    std::fs::create_dir_all(folder.join("v2/app/manifests")).unwrap();
-    std::fs::write(
+    fs_err::create_dir_all(folder.join("v2/app/manifests")).unwrap();
+    fs_err::write(
         folder.join("v2/app/manifests/latest"),
         "HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\nthis came by TLS",
     )
@@ -81,7 +81,7 @@ fn an_authority_in_certs_d_is_trusted_and_no_other() {
         &error,
         &["secure connection", "is not trusted", &format!("certs.d/{host}/ca.crt")],
     );
-    let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+    let read = |name: &str| fs_err::read_to_string(folder.path().join(name)).unwrap();
     for place in ["etc/containers", "etc/docker", "home/.config/containers"] {
         let user = User::new();
         user.write(&format!("{place}/certs.d/{host}/ca.crt"), &read("ca.crt"));
@@ -104,7 +104,7 @@ fn a_certificate_for_another_name_is_told() {
     let server = start(folder.path(), &[]);
     let host = server.1.replace("127.0.0.1", "localhost");
     let user = User::new();
-    let authority = std::fs::read_to_string(folder.path().join("ca.crt")).unwrap();
+    let authority = fs_err::read_to_string(folder.path().join("ca.crt")).unwrap();
     user.write(&format!("etc/containers/certs.d/{host}/ca.crt"), &authority);
     assert_told(&fetch(&user, &host).unwrap_err(), &["secure connection", "for another name"]);
 }
@@ -115,7 +115,7 @@ fn a_client_certificate_is_shown_to_who_asks_for_it() {
     let server =
         start(folder.path(), &["-Verify", "1", "-CAfile", "ca.crt", "-verify_return_error"]);
     let host = &server.1;
-    let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+    let read = |name: &str| fs_err::read_to_string(folder.path().join(name)).unwrap();
     let user = User::new();
     user.write(&format!("etc/containers/certs.d/{host}/ca.crt"), &read("ca.crt"));
     fetch(&user, host).unwrap_err();
