@@ -52,7 +52,9 @@ fn list(top: &Path) -> BTreeMap<Vec<u8>, Found> {
             What::Socket
         } else {
             assert!(kind.is_file());
-            std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+            if mode & 0o400 == 0 {
+                std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+            }
             What::File(std::fs::read(&path).unwrap())
         };
         let name = path.strip_prefix(top).unwrap().as_os_str().as_bytes().to_vec();
@@ -127,7 +129,8 @@ fn an_unpacked_image_is_the_tree() {
         let found = list(target.path());
         make_removable(target.path());
         for (path, want) in &expected {
-            assert_eq!(found.get(path), Some(want), "{}", path.escape_ascii());
+            // Not by assert_eq: contents are long.
+            assert!(found.get(path) == Some(want), "{}", path.escape_ascii());
         }
         assert_eq!(found.len(), expected.len());
         let bytes = 100_000 + 12_000 + 80_001 + 8;
