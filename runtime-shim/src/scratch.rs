@@ -38,7 +38,10 @@ pub(crate) fn make(path: &Path) -> Result<(), ShimError> {
 
 /// Removes the directory if it was made.
 pub(crate) fn remove(path: &Path) {
-    if path.exists() {
+    use std::os::unix::fs::MetadataExt;
+    let uid = rustix::process::getuid().as_raw();
+    // Others can make names in the directory above: what is not ours, or a link, stays.
+    if path.symlink_metadata().is_ok_and(|found| found.is_dir() && found.uid() == uid) {
         // Directories of the image may be closed to their owner; so may overlayfs' own.
         open_up(path);
         if let Err(error) = std::fs::remove_dir_all(path) {

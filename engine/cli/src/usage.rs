@@ -147,7 +147,11 @@ impl UsageError {
             Self::Quotes { .. } => {
                 "as in CSV: `--mount 'type=bind,\"source=/a,b\",destination=/c'`".to_owned()
             }
-            Self::ReadEnvFile { .. } | Self::EnvFileLine { .. } => return None,
+            Self::ReadEnvFile { .. } => "give `--env-file` a file that you can read".to_owned(),
+            Self::EnvFileLine { .. } => {
+                "a line is `NAME=VALUE`, `NAME` for the host's value, or a comment after `#`"
+                    .to_owned()
+            }
             Self::Conflict { .. } => "an SSH server needs processes of its own".to_owned(),
             _ => "`sarus help run` describes the options".to_owned(),
         };

@@ -85,8 +85,12 @@ impl ImageConfig {
     ///
     /// [`DocumentError::Json`] if `bytes` are no JSON object or a field has the wrong type.
     pub fn parse(bytes: &[u8]) -> Result<Self, DocumentError> {
-        serde_json::from_slice(bytes)
-            .map_err(|source| DocumentError::Json { document: "image configuration", source })
+        let failed = |source| DocumentError::Json { document: "image configuration", source };
+        // serde takes an array for a structure as well.
+        if bytes.trim_ascii_start().first() == Some(&b'[') {
+            return Err(failed(serde::de::Error::custom("an array, not an object")));
+        }
+        serde_json::from_slice(bytes).map_err(failed)
     }
 
     /// The platform it was built for, or `None` if the builder named no architecture.

@@ -199,15 +199,13 @@ fn split_registry(name: &str) -> (Option<&str>, &str) {
         return (Some(registry), repository);
     }
     match name.split_once('/') {
-        Some((first, rest))
-            if first.contains(['.', ':'])
-                || first == "localhost"
-                || first.chars().any(char::is_uppercase) =>
-        {
-            (Some(first), rest)
-        }
+        Some((first, rest)) if looks_like_registry(first) => (Some(first), rest),
         _ => (None, name),
     }
+}
+
+fn looks_like_registry(first: &str) -> bool {
+    first.contains(['.', ':']) || first == "localhost" || first.chars().any(char::is_uppercase)
 }
 
 fn check_name(given: &str, registry: Option<&str>, repository: &str) -> Result<(), ReferenceError> {
@@ -259,7 +257,9 @@ impl Hash for Reference {
 
 impl fmt::Display for Reference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.registry, self.repository)?;
+        // `host#repository` names a host which `host/repository` would take for a namespace.
+        let joint = if looks_like_registry(&self.registry) { '/' } else { '#' };
+        write!(f, "{}{joint}{}", self.registry, self.repository)?;
         if let Some(tag) = &self.tag {
             write!(f, ":{tag}")?;
         }

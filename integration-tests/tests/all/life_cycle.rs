@@ -22,13 +22,12 @@ in_every_mode!(
 
 fn a_signal_reaches_the_command_once(who: Who, runtime: Runtime) {
     let ground = Ground::new(who, runtime);
-    let script = "n=0; trap 'n=$((n+1))' USR1; trap 'echo $n; exit 5' TERM; echo ready; \
+    let script = "n=0; trap 'n=$((n+1)); echo got $n' USR1; trap 'echo $n; exit 5' TERM; echo ready; \
                   while :; do sleep 0.05; done";
     let run = ground.shell(script).start();
     assert_eq!(run.line(), "ready\n");
     run.signal(Signal::USR1);
-    // The shell handles it after its `sleep`; a second one must not be lost in the first.
-    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(run.line(), "got 1\n");
     run.signal(Signal::TERM);
     assert_eq!(run.line(), "1\n");
     run.finish().failed(5);
@@ -89,7 +88,7 @@ fn any_killed_process_leaves_nothing(who: Who, runtime: Runtime) {
         let Some(pid) = descendants(run.pid()).get(victim).copied() else { continue };
         kill(pid, Signal::KILL);
         // A FUSE server is no reason to end: whoever waits ends the run then.
-        std::thread::sleep(Duration::from_millis(100));
+        assert!(wait_gone(pid, LIMIT));
         run.signal(Signal::TERM);
         assert_ne!(run.finish().code(), Some(0));
     }
@@ -101,7 +100,7 @@ fn a_terminal_has_the_size_of_the_callers_and_follows_it(who: Who, runtime: Runt
     let ground = Ground::new(who, runtime);
     let mut terminal = Terminal::open(33, 77);
     let script = "trap 'echo size: $(stty size)' WINCH; stty size; tty; echo ready; \
-                  while read line; do echo got: $line; [ $line = end ] && exit 4; done";
+                  while :; do read line && echo got: $line; [ \"$line\" = end ] && exit 4; done";
     let run = ground.run_with(&["-ti"], &["sh", "-c", script]).start_on(&terminal);
     let seen = terminal.read_until("ready");
     assert!(seen.contains("33 77"), "{seen}");

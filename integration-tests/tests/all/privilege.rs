@@ -14,9 +14,9 @@ fn nothing_in_the_image_gives_privilege(who: Who, runtime: Runtime) {
     let uid = ground.session.uid();
     let capabilities = "grep -h '^Cap' /proc/self/status";
     // A set-user-id program stays the user.
-    assert_eq!(ground.shell("setuid-id -u").run().ok(), format!("{uid}\n"));
+    assert_eq!(ground.shell("/usr/local/bin/setuid-id -u").run().ok(), format!("{uid}\n"));
     // A file with capabilities is either refused, or starts without them.
-    let output = ground.shell("capable-capsh --has-p=cap_sys_admin").run();
+    let output = ground.shell("/usr/local/bin/capable-capsh --has-p=cap_sys_admin").run();
     assert_ne!(output.code(), Some(0), "{output}");
     for script in ["su -c 'mount -t tmpfs none /mnt'", "sudo -n mount -t tmpfs none /mnt"] {
         let output = ground.shell(script).run();

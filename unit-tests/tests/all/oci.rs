@@ -34,7 +34,7 @@ fn a_reference_is_completed_as_docker_does() {
         ("[::1]:5000/a", "[::1]:5000/a:latest"),
         ("[2001:db8::1]/a", "[2001:db8::1]/a:latest"),
         ("nvcr.io#nvidia/pytorch:23.01-py3", "nvcr.io/nvidia/pytorch:23.01-py3"),
-        ("docker://login#a/b", "login/a/b:latest"),
+        ("docker://login#a/b", "login#a/b:latest"),
         ("docker.io#debian", "docker.io/library/debian:latest"),
         ("localhost:5000#a", "localhost:5000/a:latest"),
         ("a__b/c-d/e.f/g_h/i---j", "docker.io/a__b/c-d/e.f/g_h/i---j:latest"),

@@ -585,7 +585,7 @@ fn every_dialect_of_tar_is_read() {
     check("contiguous files are files", &[&[entry("f", b'7').data("x")]], &["/f f644 'x'"]);
     let mut signed = file(b"\xff", "x").header();
     signed[148..156].copy_from_slice(b"        ");
-    let sum: i32 = signed.iter().map(|&byte| i32::from(byte as i8)).sum();
+    let sum: i32 = signed.iter().map(|&byte| i32::from(byte.cast_signed())).sum();
     signed[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
     let blob = [&signed[..], &padded(b"x"), &END].concat();
     assert_eq!(outcome(merge_blobs(&[blob])), ["/\\xff f644 'x'"], "signed checksums");
@@ -845,7 +845,7 @@ fn progress_counts_to_the_end_of_each_layer() {
         .iter()
         .map(|blob| Ok::<_, io::Error>(Layer { name: String::new(), reader: Box::new(&blob[..]) }));
     let merged = merge_layers(layers, Contents::default(), 0, &|progress| {
-        seen.lock().unwrap().push(progress)
+        seen.lock().unwrap().push(progress);
     })
     .unwrap();
     assert_eq!((merged.entries, merged.unpacked_bytes), (3, 3_000_000));

@@ -131,7 +131,7 @@ fn drop_ins_are_laid_over_in_order_and_a_user_has_a_configuration_of_its_own() {
 #[test]
 fn an_unreadable_configuration_is_told() {
     let user = User::new();
-    std::fs::create_dir_all(user.path("etc/containers/registries.conf")).unwrap();
+    fs_err::create_dir_all(user.path("etc/containers/registries.conf")).unwrap();
     let error = Client::new(user.options()).unwrap_err();
     assert_told(&error, &["cannot read `", "registries.conf`", "directory"]);
 }

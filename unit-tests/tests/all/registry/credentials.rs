@@ -344,14 +344,14 @@ fn what_login_writes_is_for_its_owner_only_and_is_used_and_logged_out_of() {
     user.resolve(&format!("{}/app", server.host)).unwrap();
 
     // What else the file holds stays, and rights that were too wide do not.
-    std::fs::write(
+    fs_err::write(
         &saved.path,
         "{\"auths\":{\"other.org\":{\"auth\":\"eDp5\"}},\"credsStore\":\"kept\"}",
     )
     .unwrap();
     std::fs::set_permissions(&saved.path, PermissionsExt::from_mode(0o644)).unwrap();
     save(&user.environment(), &format!("https://{}", server.host), &ada).unwrap();
-    let text = std::fs::read_to_string(&saved.path).unwrap();
+    let text = fs_err::read_to_string(&saved.path).unwrap();
     assert!(
         text.contains("other.org") && text.contains("\"kept\"") && mode(&saved.path) == 0o600,
         "{text}"
@@ -359,8 +359,11 @@ fn what_login_writes_is_for_its_owner_only_and_is_used_and_logged_out_of() {
     let left: Vec<_> = std::fs::read_dir(saved.path.parent().unwrap()).unwrap().collect();
     assert_eq!(left.len(), 1, "no temporary file is left");
 
-    assert_eq!(log_out(&user.environment(), &server.host).unwrap(), [saved.path.clone()]);
-    let text = std::fs::read_to_string(&saved.path).unwrap();
+    assert_eq!(
+        log_out(&user.environment(), &server.host).unwrap(),
+        std::slice::from_ref(&saved.path)
+    );
+    let text = fs_err::read_to_string(&saved.path).unwrap();
     assert!(text.contains("other.org") && !text.contains(&server.host), "{text}");
     assert!(log_out(&user.environment(), &server.host).unwrap().is_empty());
     assert_told(&user.refused(&format!("{}/app", server.host)), &["no credentials were given"]);
@@ -368,14 +371,14 @@ fn what_login_writes_is_for_its_owner_only_and_is_used_and_logged_out_of() {
     // A runtime directory that is there is preferred; one that is gone is not made.
     user.set("XDG_RUNTIME_DIR", user.path("run"));
     assert!(save(&user.environment(), "a.org", &ada).unwrap().persistent);
-    std::fs::create_dir(user.path("run")).unwrap();
+    fs_err::create_dir(user.path("run")).unwrap();
     let saved =
         save(&user.environment(), "a.org", &Credentials::identity_token("t".to_owned())).unwrap();
     assert_eq!(
         (saved.path.clone(), saved.persistent),
         (user.path("run/containers/auth.json"), false)
     );
-    assert!(std::fs::read_to_string(saved.path).unwrap().contains("identitytoken"));
+    assert!(fs_err::read_to_string(saved.path).unwrap().contains("identitytoken"));
 }
 
 #[test]
@@ -391,7 +394,7 @@ fn login_tells_where_it_cannot_keep_credentials_and_changes_nothing() {
         let file = user.write("home/.config/containers/auth.json", text);
         let error = save(&user.environment(), "a.org", &ada).unwrap_err();
         assert_told(&error, &["no valid credentials file", file.to_str().unwrap()]);
-        assert_eq!(std::fs::read_to_string(file).unwrap(), text);
+        assert_eq!(fs_err::read_to_string(file).unwrap(), text);
     }
     user.set("REGISTRY_AUTH_FILE", user.write("file", "").join("auth.json"));
     assert_told(
