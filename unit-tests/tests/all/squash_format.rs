@@ -291,7 +291,7 @@ fn contents_come_one_at_a_time() {
 fn output_that_takes_nothing_is_told() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("image");
-    std::fs::write(&path, "").unwrap();
+    fs_err::write(&path, "").unwrap();
     let mut writer = Writer::new(File::open(&path).unwrap(), &settings("none", 4096, 1)).unwrap();
     let mut write = || {
         writer.start_file()?;

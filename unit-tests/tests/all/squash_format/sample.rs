@@ -163,7 +163,7 @@ impl Sample {
             match part {
                 Part::Bytes(more) => bytes.extend(more),
                 Part::Zeros(count) => {
-                    bytes.resize(bytes.len() + usize::try_from(*count).unwrap(), 0)
+                    bytes.resize(bytes.len() + usize::try_from(*count).unwrap(), 0);
                 }
             }
         }

@@ -173,7 +173,7 @@ fn devices_that_cannot_be_made_are_counted() {
 fn a_directory_that_is_not_empty_is_not_overwritten() {
     let (image, _written) = sample().write(&settings("zstd", 4096, 1));
     let target = tempfile::tempdir().unwrap();
-    std::fs::write(target.path().join("empty"), "precious").unwrap();
+    fs_err::write(target.path().join("empty"), "precious").unwrap();
     let error = unpack_to(&image, target.path(), 1).unwrap_err();
     assert_eq!(error.to_string(), "cannot create `empty`");
     assert_eq!(std::fs::read(target.path().join("empty")).unwrap(), b"precious");
