@@ -46,7 +46,7 @@ pub struct Settings {
 }
 
 impl Default for Compression {
-    /// Zstandard level 1: `docs/ARCHITECTURE.md`, "Writing squashfs", has the measurements.
+    /// Zstandard level 1; why, says `docs/ARCHITECTURE.md`, "The squashfs writer".
     fn default() -> Self {
         Self::Zstd { level: 1 }
     }

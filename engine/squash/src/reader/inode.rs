@@ -41,7 +41,7 @@ pub struct Inode {
 pub enum InodeKind {
     /// A directory: see [`crate::ImageReader::entries`].
     Directory(DirectoryPlace),
-    /// A regular file: see [`crate::ImageReader::content`].
+    /// A regular file: see [`crate::ContentReader::read`].
     File(FilePlace),
     /// A symbolic link and its target.
     Symlink(Vec<u8>),
