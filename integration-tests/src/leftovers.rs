@@ -56,7 +56,9 @@ impl Leftovers {
     fn mounts(&self) -> Vec<String> {
         let table = fs_err::read_to_string("/proc/self/mountinfo").expect("there is /proc");
         let directory = self.directory.to_str().expect("a directory of ours");
-        let ours = |line: &&str| line.contains("sarus") || line.contains(directory);
+        let others = |line: &str| line.contains(crate::session::PREFIX);
+        let ours =
+            |line: &&str| line.contains(directory) || (line.contains("sarus") && !others(line));
         table.lines().filter(ours).map(|line| format!("mount {line}")).collect()
     }
 

@@ -187,6 +187,7 @@ impl ImageFile {
             scratch::make(&scratch)?;
         }
         let directory = scratch.join("image");
+        scratch::make(&directory)?;
         let engine = run.request.engine.as_ref().map(|path| PathBuf::from(path.as_os_str()));
         let engine = engine.ok_or_else(|| failed("the engine did not say where it is".into()))?;
         let mut command = std::process::Command::new(&engine);

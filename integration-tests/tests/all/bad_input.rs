@@ -108,3 +108,88 @@ fn a_broken_configuration_of_the_user_is_named_with_its_line() {
     let output = ground.run(&["true"]).run();
     output.explains(125, &["sarus.json", "no-such-key"]);
 }
+
+/// A file system in memory of that size, for the user, where their store will be; ends with it.
+struct SmallStore(std::path::PathBuf);
+
+impl SmallStore {
+    fn mount(session: &Session, options: &str) -> Self {
+        session.write(".local/share/sarus/.keep", "");
+        let at = session.home().join(".local/share/sarus");
+        let options = format!("mode=0700,uid={},gid={},{options}", session.uid(), session.gid());
+        let mut mount = std::process::Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &options, "none"]).arg(&at);
+        assert!(mount.output().unwrap().status.success());
+        Self(at)
+    }
+}
+
+impl Drop for SmallStore {
+    fn drop(&mut self) {
+        let output = std::process::Command::new("umount").arg(&self.0).output();
+        assert!(output.is_ok_and(|output| output.status.success()));
+    }
+}
+
+#[test]
+fn a_full_disk_is_told_and_keeps_no_part_of_the_image() {
+    let registry = Registry::start();
+    let session = Session::new(Who::User);
+    session.trust(&[registry.host()]);
+    let reference = registry.push("app:1", &Image::busybox().pack());
+    let store = SmallStore::mount(&session, "size=300k");
+    let output = session.sarus(["pull", &reference]).run();
+    let listed = session.sarus(["images", "--format", "json"]).run();
+    drop(store);
+    output.failed(125);
+    assert!(output.stderr.contains("No space left on device"), "{output}");
+    assert!(output.stderr.contains("\nhint: "), "{output}");
+    assert_eq!(listed.ok().trim(), "[]");
+}
+
+#[test]
+fn a_read_only_store_is_told() {
+    let registry = Registry::start();
+    let session = Session::new(Who::User);
+    session.trust(&[registry.host()]);
+    let reference = registry.push("app:1", &Image::busybox().pack());
+    let store = SmallStore::mount(&session, "ro");
+    let output = session.sarus(["pull", "--quiet", &reference]).run();
+    drop(store);
+    output.explains(125, &["Read-only file system"]);
+}
+
+/// Runs a script with the rights of root in namespaces of the user's own, then the command there.
+fn in_own_namespaces(ground: &Ground, script: &str) -> sarus_integration_tests::Output {
+    let script = format!("set -e; {script}; exec \"$@\"");
+    let words = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", &script, "sh"];
+    ground.run(&["true"]).under(words).run()
+}
+
+#[test]
+fn a_node_that_forbids_user_namespaces_is_told_with_the_switch() {
+    let ground = Ground::new(Who::User, Runtime::Crun);
+    let output = in_own_namespaces(&ground, "echo 0 > /proc/sys/user/max_user_namespaces");
+    output.explains(125, &["user namespace", "max_user_namespaces"]);
+}
+
+#[test]
+fn a_node_without_fuse_unpacks_and_without_room_says_so() {
+    let ground = Ground::new(Who::User, Runtime::Crun);
+    // As where only root may open the device.
+    let hide = "mount --bind /etc/shadow /dev/fuse";
+    in_own_namespaces(&ground, hide).ok();
+    let output =
+        in_own_namespaces(&ground, &format!("{hide}; mount -t tmpfs -o size=200k none /tmp"));
+    output.explains(125, &["the image needs", "available", "squashfuse"]);
+}
+
+#[test]
+fn a_node_without_a_runtime_is_told_what_to_install() {
+    let ground = Ground::new(Who::Root, Runtime::Crun);
+    let hide = "for f in $(type -ap runc crun); do mount --bind /dev/null $f; done";
+    let script = format!("{hide}; exec \"$@\"");
+    let words = ["unshare", "--mount", "bash", "-c", &script, "bash"];
+    let auto = ["run", &ground.image, "true"];
+    ground.session.sarus(auto).under(words).run().explains(125, &["runc", "crun"]);
+}
