@@ -39,7 +39,7 @@ impl Aftermath {
             server: None,
             namespaces: Vec::new(),
             keep_namespaces: has_poststop(plan),
-            scratch: scratch::path(plan.run.config, plan.run.supervisor),
+            scratch: scratch::path(&plan.run),
         }
     }
 

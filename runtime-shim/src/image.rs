@@ -182,7 +182,7 @@ impl ImageFile {
     /// Unpacks the image into the run's directory on disk, by the engine, which knows the format.
     fn unpack(&self, run: &Run<'_>) -> Result<Lower, ShimError> {
         let failed = |said: String| ShimError::Unpack { path: self.path.clone(), said };
-        let scratch = scratch::path(run.config, run.supervisor);
+        let scratch = scratch::path(run);
         if !scratch.exists() {
             scratch::make(&scratch)?;
         }

@@ -53,7 +53,7 @@ fn choose_base(run: &Run<'_>) -> Result<PathBuf, ShimError> {
     if let Some(found) = COVERED.iter().map(PathBuf::from).find(|path| is_empty(path)) {
         return Ok(found);
     }
-    let own = scratch::path(run.config, run.supervisor);
+    let own = scratch::path(run);
     scratch::make(&own).map_err(|_error| {
         let mut looked_at: Vec<String> = COVERED.map(|path| format!("`{path}`")).to_vec();
         looked_at.push(format!("`{}`", own.display()));
@@ -110,7 +110,7 @@ fn writable_directory(run: &Run<'_>, base: &Path) -> Result<PathBuf, ShimError> 
     if !on_disk {
         return Ok(base.to_owned());
     }
-    let scratch = scratch::path(run.config, run.supervisor);
+    let scratch = scratch::path(run);
     if !scratch.exists() {
         scratch::make(&scratch)?;
     }

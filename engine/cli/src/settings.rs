@@ -29,6 +29,11 @@ impl Settings {
         for note in &parsed.notes {
             log::info!("{note}");
         }
+        let scratch = sarus_sys::scratch::parent(parsed.config.temp_dir.as_deref());
+        let removed = sarus_sys::scratch::sweep(&scratch);
+        if removed > 0 {
+            log::debug!("directories of killed runs: {removed} removed");
+        }
         Self::new(parsed.config, &var)
     }
 

@@ -10,5 +10,6 @@ pub mod namespace;
 pub mod orphans;
 pub mod process;
 pub mod root;
+pub mod scratch;
 pub mod signals;
 pub mod users;

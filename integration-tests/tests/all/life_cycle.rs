@@ -71,6 +71,27 @@ fn what_a_killed_run_left_ends_with_the_next_command(who: Who, runtime: Runtime)
     }
 }
 
+#[test]
+fn an_unpacked_image_of_a_killed_run_goes_with_the_next_command() {
+    let ground = Ground::new(Who::User, Runtime::Crun);
+    ground.session.write(".config/sarus/sarus.json", r#"{"imageMount": "unpack"}"#);
+    let directory = ground.session.directory().join("scratch");
+    fs_err::create_dir(&directory).unwrap();
+    let ids = (Some(ground.session.uid()), Some(ground.session.gid()));
+    std::os::unix::fs::chown(&directory, ids.0, ids.1).unwrap();
+    let entries = || fs_err::read_dir(&directory).unwrap().count();
+    let run = ground.shell("echo ready; sleep 1000").env("TMPDIR", &directory).start();
+    assert_eq!(run.line(), "ready\n");
+    assert_eq!(entries(), 1);
+    run.signal(Signal::KILL);
+    run.finish();
+    assert_eq!(entries(), 1);
+    ground.session.sarus(["images"]).env("TMPDIR", &directory).run().ok();
+    assert_eq!(entries(), 0);
+    ground.run(&["true"]).env("TMPDIR", &directory).run().ok();
+    assert_eq!(entries(), 0);
+}
+
 fn any_killed_process_leaves_nothing(who: Who, runtime: Runtime) {
     let ground = Ground::new(who, runtime);
     let count = {
