@@ -10,14 +10,16 @@ in_mode!(
     User,
     Runc,
     a_hook_that_applies_is_called_with_the_state,
-    a_hook_that_does_not_apply_is_not_called_and_said_why
+    a_hook_that_does_not_apply_is_not_called_and_said_why,
+    a_hook_before_the_creation_changes_the_configuration
 );
 in_mode!(
     as_user_crun,
     User,
     Crun,
     a_hook_that_applies_is_called_with_the_state,
-    a_hook_that_does_not_apply_is_not_called_and_said_why
+    a_hook_that_does_not_apply_is_not_called_and_said_why,
+    a_hook_before_the_creation_changes_the_configuration
 );
 
 fn configure(ground: &Ground, hook: &serde_json::Value) {
@@ -57,4 +59,17 @@ fn a_hook_that_does_not_apply_is_not_called_and_said_why(who: Who, runtime: Runt
     assert!(listed.ok().contains("10-test "), "{listed}");
     ground.run_with(&["--annotation", "com.example.on=true"], &["true"]).run().ok();
     assert!(ground.session.home().join("seen").exists());
+}
+
+fn a_hook_before_the_creation_changes_the_configuration(who: Who, runtime: Runtime) {
+    let ground = Ground::new(who, runtime);
+    let script = r#"sed 's/"IMAGE=busybox"/"IMAGE=changed"/'"#;
+    let hook = json!({
+        "version": "1.0.0",
+        "hook": {"path": "/bin/sh", "args": ["sh", "-c", script]},
+        "when": {"always": true},
+        "stages": ["precreate"],
+    });
+    configure(&ground, &hook);
+    assert_eq!(ground.shell("echo $IMAGE").run().ok(), "changed\n");
 }

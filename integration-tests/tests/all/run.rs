@@ -10,6 +10,7 @@ in_every_mode!(
     what_is_written_vanishes,
     the_user_is_themselves_and_owns_the_image,
     masks_and_limits_are_those_outside,
+    a_process_is_the_same_inside_and_outside,
 );
 
 fn exit_statuses_are_those_of_the_command_and_of_docker(who: Who, runtime: Runtime) {
@@ -54,4 +55,26 @@ fn masks_and_limits_are_those_outside(who: Who, runtime: Runtime) {
         .after("umask 027; ulimit -n 500; exec 7< /etc/passwd; taskset -cp 1 $$ > /dev/null")
         .run();
     assert_eq!(output.ok(), "0027\n500\nCpus_allowed_list:\t1\n");
+}
+
+fn a_process_is_the_same_inside_and_outside(who: Who, runtime: Runtime) {
+    let ground = Ground::new(who, runtime);
+    // Of the ignored signals those that programs use; two beyond them are the C library's own.
+    let mut script = "id; umask; ulimit -a; ulimit -aH; cat /proc/self/oom_score_adj; \
+                      grep -E '^(Cpus_allowed_list|Mems_allowed_list|Sig(Blk|Cgt))' /proc/self/status; \
+                      ignored=$(sed -n 's/^SigIgn:.//p' /proc/self/status); \
+                      echo $((0x$ignored & 0x7fffffff))"
+        .to_owned();
+    if who == Who::Root {
+        script.push_str("; grep Groups /proc/self/status");
+    }
+    let outside = ground.session.program(["/bin/busybox", "sh", "-c", &script]);
+    for before in ["true", "umask 077; ulimit -Sc 0; ulimit -Ss 4096"] {
+        let inside = ground.run(&["/bin/busybox", "sh", "-c", &script]).after(before).run();
+        let outside = outside.clone().after(before).run();
+        let (inside, outside) = (inside.ok().lines(), outside.ok().lines());
+        assert!(inside.clone().count() > 30);
+        let differ: Vec<_> = inside.zip(outside).filter(|(one, other)| one != other).collect();
+        assert!(differ.is_empty(), "after {before}: {differ:?}");
+    }
 }
