@@ -63,6 +63,7 @@ fn encode(block: &Block<'_>, caller: &Caller) -> Vec<u8> {
     }
     writer.words[layout::UMASK] = u64::from(caller.umask);
     writer.words[layout::SIGNAL_MASK] = caller.signal_mask.0;
+    writer.words[layout::IGNORED_SIGNALS] = caller.ignored_signals.0;
     writer.words[layout::AFFINITY] = writer.bytes(&caller.affinity);
     writer.words[layout::AFFINITY + 1] = caller.affinity.len() as u64;
     let close: Vec<u64> = numbers.close.iter().map(|descriptor| number(*descriptor)).collect();

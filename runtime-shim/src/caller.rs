@@ -25,6 +25,8 @@ pub(crate) struct Caller {
     pub(crate) descriptors: BTreeSet<RawFd>,
     /// Signal mask.
     pub(crate) signal_mask: SignalMask,
+    /// Signals that are ignored, but for `SIGPIPE`, which `sarus` itself ignores.
+    pub(crate) ignored_signals: SignalMask,
     /// File mode creation mask.
     pub(crate) umask: u32,
     /// CPUs, as the kernel's mask of bits.
@@ -50,6 +52,7 @@ impl Caller {
             groups: groups().map_err(cannot("read the supplementary groups"))?,
             descriptors: descriptors.into_iter().filter(|number| *number != request).collect(),
             signal_mask: signals::block_all().map_err(cannot("block signals"))?,
+            ignored_signals: signals::take_ignored().map_err(cannot("read the ignored signals"))?,
             umask: umask.as_raw_mode(),
             affinity: sarus_sys::process::affinity().map_err(cannot("read the CPU mask"))?,
             limits: limits(),

@@ -1,6 +1,6 @@
 //! Signals as data: blocked, and read from a descriptor.
 
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// A set of signals as the kernel keeps it: bit N-1 is signal N.
@@ -35,6 +35,23 @@ pub fn set_mask(mask: SignalMask) -> io::Result<SignalMask> {
         )
     };
     if result == 0 { Ok(SignalMask(before)) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The signals that this process ignores, without `SIGPIPE`, which Rust's runtime ignores: from
+/// `SigIgn` of `/proc/self/status`. `SIGCHLD` is no longer ignored afterwards, since a process that
+/// ignores it cannot wait for its children.
+///
+/// # Errors
+///
+/// The file cannot be read or has no such line.
+pub fn take_ignored() -> io::Result<SignalMask> {
+    let mut status = String::new();
+    std::fs::File::open("/proc/self/status")?.read_to_string(&mut status)?;
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    let mask = mask.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+    restore_default(libc::SIGCHLD);
+    Ok(SignalMask(mask & !(1 << (libc::SIGPIPE - 1))))
 }
 
 /// Reads the signals that are blocked.
@@ -101,8 +118,12 @@ pub fn stop_self() {
 
 /// Gives SIGPIPE its default effect again, which Rust's start-up code changed and programs that
 /// are executed would inherit.
-#[expect(unsafe_code, reason = "signal(2)")]
 pub fn restore_pipe_signal() {
+    restore_default(libc::SIGPIPE);
+}
+
+#[expect(unsafe_code, reason = "signal(2)")]
+fn restore_default(signal: i32) {
     // SAFETY: no handler is installed, only the default.
-    let _cannot_fail = unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    let _cannot_fail = unsafe { libc::signal(signal, libc::SIG_DFL) };
 }

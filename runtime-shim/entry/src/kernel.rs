@@ -12,6 +12,7 @@ pub(crate) mod number {
     pub(crate) const CLOSE: usize = 3;
     pub(crate) const LSEEK: usize = 8;
     pub(crate) const MMAP: usize = 9;
+    pub(crate) const SIGACTION: usize = 13;
     pub(crate) const SIGPROCMASK: usize = 14;
     pub(crate) const IOCTL: usize = 16;
     pub(crate) const RECVFROM: usize = 45;
@@ -39,6 +40,7 @@ pub(crate) mod number {
     pub(crate) const CLOSE: usize = 57;
     pub(crate) const LSEEK: usize = 62;
     pub(crate) const MMAP: usize = 222;
+    pub(crate) const SIGACTION: usize = 134;
     pub(crate) const SIGPROCMASK: usize = 135;
     pub(crate) const IOCTL: usize = 29;
     pub(crate) const RECVFROM: usize = 207;

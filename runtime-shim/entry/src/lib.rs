@@ -41,6 +41,8 @@ pub const ENVIRONMENT: usize = 15;
 pub const LIMITS: usize = 16;
 /// Offset of the search path, a list of directories that each end in `/`.
 pub const SEARCH_PATH: usize = 17;
+/// The signals that the caller ignores, as a mask like [`SIGNAL_MASK`].
+pub const IGNORED_SIGNALS: usize = 18;
 
 /// Resources with a limit in Linux (`RLIM_NLIMITS`).
 pub const LIMITS_COUNT: usize = 16;

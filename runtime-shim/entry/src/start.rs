@@ -3,8 +3,8 @@
 use core::convert::Infallible;
 
 use sarus_entry::{
-    AFFINITY, ARGUMENTS, CLOSE, ENVIRONMENT, FLAGS, LIMITS, LIMITS_COUNT, SEARCH_PATH, SIGNAL_MASK,
-    SOCKET, STDIO, UMASK, USER_NAMESPACE, flag, message, step,
+    AFFINITY, ARGUMENTS, CLOSE, ENVIRONMENT, FLAGS, IGNORED_SIGNALS, LIMITS, LIMITS_COUNT,
+    SEARCH_PATH, SIGNAL_MASK, SOCKET, STDIO, UMASK, USER_NAMESPACE, flag, message, step,
 };
 
 use crate::kernel::{Errno, call, exit, number};
@@ -170,9 +170,18 @@ fn close_on_exec(descriptor: usize) {
     let _cannot_fail = unsafe { call(number::FCNTL, &[descriptor, F_SETFD, FD_CLOEXEC]) };
 }
 
-/// Restores the caller's signal mask.
-pub(crate) fn restore_signal_mask(block: Block) {
+/// Restores what the caller ignores (`nohup` does) and blocks of signals.
+fn restore_signals(block: Block) {
     const SIG_SETMASK: usize = 2;
+    const SIG_IGN: usize = 1;
+    // struct sigaction of the kernel: the handler first, and nothing else.
+    let ignore = [SIG_IGN, 0, 0, 0];
+    let ignored = block.word(IGNORED_SIGNALS);
+    for signal in (1..=64_usize).filter(|signal| ignored >> (signal - 1) & 1 == 1) {
+        let action = ignore.as_ptr().expose_provenance();
+        // SAFETY: the structure is as long as the kernel's, and lives.
+        let _cannot_be_ignored = unsafe { call(number::SIGACTION, &[signal, action, 0, 8]) };
+    }
     // SAFETY: the mask lies in the block and has eight bytes.
     let _cannot_fail =
         unsafe { call(number::SIGPROCMASK, &[SIG_SETMASK, block.address(SIGNAL_MASK * 8), 0, 8]) };
@@ -180,7 +189,7 @@ pub(crate) fn restore_signal_mask(block: Block) {
 
 /// Executes the command: as it is when it has a `/`, else from the search path.
 pub(crate) fn execute(block: Block) -> Result<Infallible, Failure> {
-    restore_signal_mask(block);
+    restore_signals(block);
     let arguments = block.pointers(ARGUMENTS);
     let environment = block.pointers(ENVIRONMENT);
     let program = block.size(block.array(ARGUMENTS));
