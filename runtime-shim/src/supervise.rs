@@ -96,7 +96,21 @@ fn configure() -> Result<(Config, Mode), ShimError> {
     for note in &parsed.notes {
         log::info!("{note}");
     }
+    warn_of_what_is_not_applied(&parsed.config);
     Ok((parsed.config, mode))
+}
+
+/// A site that configured a restriction must not believe that it holds.
+fn warn_of_what_is_not_applied(config: &Config) {
+    let keys = [
+        ("seccompProfile", config.seccomp_profile.is_some()),
+        ("apparmorProfile", config.apparmor_profile.is_some()),
+        ("selinuxLabel", config.selinux_label.is_some()),
+        ("selinuxMountLabel", config.selinux_mount_label.is_some()),
+    ];
+    for (key, _) in keys.iter().filter(|(_, is_set)| *is_set) {
+        log::warn!("`{key}` in sarus.json is not applied by this version");
+    }
 }
 
 fn plan(run: Run<'_>) -> Result<Plan<'_>, ShimError> {

@@ -193,3 +193,20 @@ fn a_node_without_a_runtime_is_told_what_to_install() {
     let auto = ["run", &ground.image, "true"];
     ground.session.sarus(auto).under(words).run().explains(125, &["runc", "crun"]);
 }
+
+#[test]
+fn a_restriction_that_is_not_applied_is_said_to_be_none() {
+    let ground = Ground::new(Who::Root, Runtime::Crun);
+    let site = ground.session.directory().join("site");
+    fs_err::create_dir(&site).unwrap();
+    // The site's file, where no other test sees it.
+    let script = r#"set -e
+        mount -t tmpfs none "$0"; mkdir "$0/upper" "$0/work"
+        mount -t overlay -o "lowerdir=/etc,upperdir=$0/upper,workdir=$0/work" none /etc
+        mkdir -p /etc/sarus; echo '{"apparmorProfile": "strict"}' > /etc/sarus/sarus.json
+        exec "$@""#;
+    let words = ["unshare", "--mount", "sh", "-c", script, site.to_str().unwrap()];
+    let output = ground.run(&["true"]).under(words).run();
+    output.ok();
+    assert!(output.stderr.contains("`apparmorProfile` in sarus.json is not applied"), "{output}");
+}
