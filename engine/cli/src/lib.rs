@@ -72,11 +72,14 @@ fn execute(arguments: Arguments) -> Result<(), CliError> {
     }
 }
 
-/// Ends what killed runs of the user left behind on this node. Whatever stays is no reason to fail.
+/// Ends and removes what killed runs of the user left behind on this node. Whatever stays is no
+/// reason to fail, nor is a broken configuration one here.
 fn sweep() {
     let ended = sarus_sys::orphans::sweep();
-    if ended > 0 {
-        log::debug!("processes of killed runs: {ended} ended");
+    let directory = settings::temporary_directory();
+    let removed = sarus_sys::scratch::sweep(&sarus_sys::scratch::parent(directory.as_deref()));
+    if ended + removed > 0 {
+        log::debug!("of killed runs: {ended} processes ended, {removed} directories removed");
     }
 }
 

@@ -3,10 +3,21 @@
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-use sarus_config::{Config, SYSTEM_CONFIG, config_home, load_for_user};
+use sarus_config::{Config, ConfigError, Parsed, SYSTEM_CONFIG, config_home, load_for_user};
 use sarus_image::{Store, Stores};
 
 use crate::error::CliError;
+
+fn read_configuration() -> Result<Parsed, ConfigError> {
+    let var = |name: &str| std::env::var_os(name);
+    let home = config_home(var("XDG_CONFIG_HOME").as_deref(), var("HOME").as_deref());
+    load_for_user(Path::new(SYSTEM_CONFIG), home.as_deref())
+}
+
+/// `tempDir` of the configuration; none also where the configuration is not valid.
+pub(crate) fn temporary_directory() -> Option<PathBuf> {
+    read_configuration().ok().and_then(|parsed| parsed.config.temp_dir)
+}
 
 /// Configuration and stores of the caller.
 #[derive(Debug)]
@@ -24,15 +35,9 @@ impl Settings {
     /// A file that is not valid; no place for a store.
     pub fn load() -> Result<Self, CliError> {
         let var = |name: &str| std::env::var_os(name);
-        let home = config_home(var("XDG_CONFIG_HOME").as_deref(), var("HOME").as_deref());
-        let parsed = load_for_user(Path::new(SYSTEM_CONFIG), home.as_deref())?;
+        let parsed = read_configuration()?;
         for note in &parsed.notes {
             log::info!("{note}");
-        }
-        let scratch = sarus_sys::scratch::parent(parsed.config.temp_dir.as_deref());
-        let removed = sarus_sys::scratch::sweep(&scratch);
-        if removed > 0 {
-            log::debug!("directories of killed runs: {removed} removed");
         }
         Self::new(parsed.config, &var)
     }

@@ -20,9 +20,9 @@ use sarus_oci::manifest::Descriptor;
 use sarus_oci::{Digest, Hasher, Platform, Reference};
 use sarus_registry::{RegistryError, Resolved};
 use serde_json::json;
-use tempfile::TempDir;
 
 use crate::packed::{Packed, gzip, tar};
+use crate::place::Place;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -138,19 +138,7 @@ fn settings() -> PullSettings {
     }
 }
 
-/// A store in a directory of its own.
-struct Place {
-    directory: TempDir,
-    store: Store,
-}
-
 impl Place {
-    fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let store = Store::open(directory.path().join("sarus"));
-        Self { directory, store }
-    }
-
     fn pull(&self, source: &Fake, name: &str) -> Result<Pulled, ImageError> {
         self.pull_with(source, name, &settings(), &Silent)
     }

@@ -14,6 +14,7 @@ mod image;
 mod launch;
 mod oci;
 mod packed;
+mod place;
 mod registry;
 mod squash_format;
 mod squash_merge;

@@ -14,7 +14,8 @@ use sarus_store::{
     Conversion, FOREIGN_AGE_MAX, Image, Layer, METADATA_VERSION, Metadata, Name, Owner, Removal,
     Store, StoreError,
 };
-use tempfile::TempDir;
+
+use crate::place::Place;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -54,19 +55,7 @@ fn metadata(digest: &Digest, bytes: u64) -> Metadata {
     }
 }
 
-/// A store in a directory of its own.
-struct Place {
-    directory: TempDir,
-    store: Store,
-}
-
 impl Place {
-    fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let store = Store::open(directory.path().join("sarus"));
-        Self { directory, store }
-    }
-
     fn root(&self) -> &Path {
         self.store.root()
     }

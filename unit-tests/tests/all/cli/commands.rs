@@ -1,7 +1,7 @@
 //! Whole commands: words in, standard output, standard error and status out.
 //!
-//! Each runs in a process of its own, which is this test's program again: so it has the
-//! environment, home and standard streams that the test gives it, and no other test sees them.
+//! Each runs in a process of its own: so it has the environment, home and standard streams that
+//! the test gives it, and no other test sees them.
 
 use std::ffi::OsString;
 use std::fs;
@@ -17,21 +17,8 @@ use tempfile::TempDir;
 
 use crate::packed::{Packed, gzip, tar};
 
-/// The words of the command, one after the other, divided by [`DIVIDER`].
-const WORDS: &str = "SARUS_TEST_WORDS";
-const DIVIDER: char = '\u{1f}';
-/// Ends what the test harness writes to standard output before the command.
-const START: &str = "\u{2}\n";
-
-#[test]
-#[ignore = "the process of a command, started by the other tests"]
-#[expect(clippy::exit, reason = "the status is what the test is about")]
-fn the_process_of_a_command() {
-    let Ok(words) = std::env::var(WORDS) else { return };
-    std::io::stdout().write_all(START.as_bytes()).unwrap();
-    let words = words.split(DIVIDER).map(OsString::from).collect::<Vec<_>>();
-    std::process::exit(sarus_cli::main(words.into_iter()).into());
-}
+/// The program `sarus`.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_sarus-command");
 
 /// A user with an empty home.
 struct User {
@@ -50,7 +37,7 @@ struct Said {
 impl User {
     fn new() -> Self {
         let home = tempfile::tempdir().unwrap();
-        Self { home, variables: Vec::new(), program: std::env::current_exe().unwrap() }
+        Self { home, variables: Vec::new(), program: PROGRAM.into() }
     }
 
     fn with(mut self, name: &str, value: impl Into<OsString>) -> Self {
@@ -84,11 +71,8 @@ impl User {
     }
 
     fn sarus_with(&self, words: &[&str], input: &str) -> Said {
-        let all: Vec<&str> = std::iter::once("sarus").chain(words.iter().copied()).collect();
         let mut command = Command::new(&self.program);
-        let name = "cli::commands::the_process_of_a_command";
-        command.args(["--exact", name, "--ignored", "--nocapture"]).env_clear();
-        command.env("HOME", self.home.path()).env(WORDS, all.join(&DIVIDER.to_string()));
+        command.args(words).env_clear().env("HOME", self.home.path());
         let kept = ["PATH", "LLVM_PROFILE_FILE"];
         command.envs(kept.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
@@ -98,10 +82,8 @@ impl User {
         // A command that reads nothing may have ended before.
         drop(child.stdin.take().unwrap().write_all(input.as_bytes()));
         let output = child.wait_with_output().unwrap();
-        let out = String::from_utf8(output.stdout).unwrap();
-        let (_, out) = out.split_once(START).expect("the command was started");
         Said {
-            out: out.to_owned(),
+            out: String::from_utf8(output.stdout).unwrap(),
             err: String::from_utf8(output.stderr).unwrap(),
             status: output.status.code().unwrap(),
         }
@@ -588,10 +570,10 @@ fn a_hook_file_that_is_not_valid_is_named_with_line_and_key() {
 /// A user whose `sarus` has a shim beside it that prints its words and the request.
 fn user_with_shim(registry: &Registry) -> (User, TempDir) {
     let mut user = User::of(registry);
-    let own = std::env::current_exe().unwrap();
+    let own = Path::new(PROGRAM);
     let place = tempfile::tempdir_in(own.parent().unwrap()).unwrap();
     user.program = place.path().join("sarus");
-    fs::hard_link(&own, &user.program).unwrap();
+    fs::hard_link(own, &user.program).unwrap();
     let shim = place.path().join("sarus-shim");
     let script = "#!/bin/sh\necho \"$1 $2\" >&2\ncat /proc/self/fd/\"$3\"\nexit 42\n";
     fs::File::create(&shim).unwrap().write_all(script.as_bytes()).unwrap();
@@ -726,24 +708,14 @@ fn a_large_image_shows_its_progress_in_plain_lines_and_no_control_characters() {
 
 #[test]
 fn a_reader_that_leaves_is_no_failure() {
-    let user = User::new();
-    let mut command = Command::new(&user.program);
-    let name = "cli::commands::the_process_of_a_command";
-    let mut child = command
-        .args(["--exact", name, "--ignored", "--nocapture"])
-        .env(WORDS, ["sarus", "completion", "bash"].join(&DIVIDER.to_string()))
+    let mut child = Command::new(PROGRAM)
+        .args(["completion", "bash"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut out = child.stdout.take().unwrap();
-    let mut read = Vec::new();
-    while !read.ends_with(START.as_bytes()) {
-        let mut byte = [0];
-        out.read_exact(&mut byte).unwrap();
-        read.push(byte[0]);
-    }
-    drop(out);
+    // More follows than a pipe holds, so that some of it is written after the reader has left.
+    child.stdout.take().unwrap().read_exact(&mut [0]).unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
     assert_eq!(output.status.code(), Some(0));
