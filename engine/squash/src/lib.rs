@@ -20,8 +20,9 @@ pub use convert::{ConvertError, Converted, Layer, Merged, Progress, convert, mer
 pub use format::{Compressor, Superblock};
 pub use owners::{OwnersError, restore_owners};
 pub use reader::{
-    Attribute, ContentReader, DirectoryPlace, Entries, Entry, FilePlace, FragmentCache, Image,
-    ImageReader, Inode, InodeKind, InodeReference, Piece, ReadError, probe,
+    Attribute, BlockMarks, BlockReader, ContentReader, DirectoryPlace, Entries, Entry, Extent,
+    FilePlace, FragmentCache, Image, ImageReader, Inode, InodeKind, InodeReference, Piece,
+    ReadError, StoredBlock, probe,
 };
 pub use settings::{BLOCK_SIZE_MAX, BLOCK_SIZE_MIN, Compression, CompressionError, Settings};
 pub use tree::{ContentId, Kind, Metadata, Node, NodeId, Tree, Xattrs};

@@ -1,16 +1,14 @@
 //! The contents of files, a block at a time.
 
 use std::collections::VecDeque;
-use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::bytes::Fields;
-use super::decompress::BlockDecompressor;
+use super::blocks::{BlockReader, StoredBlock};
 use super::error::ReadError;
 use super::image::{Image, ImageReader};
 use super::inode::FilePlace;
 use super::metadata::damaged;
-use crate::format::{BLOCK_RAW, NO_FRAGMENT};
+use crate::format::BLOCK_RAW;
 
 /// Bytes of decompressed fragment blocks that are kept, whatever the block size.
 const FRAGMENTS_KEPT: usize = 8 << 20;
@@ -53,9 +51,8 @@ impl FragmentCache {
 pub struct ContentReader<'a> {
     image: &'a Image<'a>,
     reader: ImageReader<'a>,
-    decompressor: BlockDecompressor,
+    blocks: BlockReader<'a>,
     fragments: Arc<FragmentCache>,
-    stored: Vec<u8>,
     plain: Vec<u8>,
 }
 
@@ -75,9 +72,8 @@ impl<'a> ContentReader<'a> {
         Ok(Self {
             image,
             reader: ImageReader::new(image)?,
-            decompressor: BlockDecompressor::new(image.superblock().compressor)?,
+            blocks: BlockReader::new(image)?,
             fragments,
-            stored: Vec::new(),
             plain: Vec::new(),
         })
     }
@@ -104,11 +100,10 @@ impl<'a> ContentReader<'a> {
                 take(Piece::Hole(length))?;
                 continue;
             }
-            self.load(position, size, "a data block")?;
+            let length = u32::try_from(length).unwrap_or(u32::MAX);
+            let block = StoredBlock { position, size, length, is_fragment: false };
+            self.blocks.read(block, &mut self.plain)?;
             position = position.saturating_add(u64::from(size & !BLOCK_RAW));
-            if self.plain.len() as u64 != length {
-                return Err(damaged("a data block of a wrong length", position).into());
-            }
             take(Piece::Data(&self.plain))?;
         }
         if left > 0 {
@@ -127,45 +122,16 @@ impl<'a> ContentReader<'a> {
     /// A fragment block, decompressed.
     fn fragment(&mut self, index: u32) -> Result<Arc<Vec<u8>>, ReadError> {
         let superblock = self.image.superblock();
-        if index == NO_FRAGMENT {
-            return Err(damaged("a file without its tail", superblock.fragment_table));
-        }
         let keep = (FRAGMENTS_KEPT / superblock.block_size as usize).max(1);
         let slot = self.fragments.slot(index, keep);
         let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(block) = &*slot {
             return Ok(Arc::clone(block));
         }
-        let wanted = (u64::from(superblock.fragments), u64::from(index));
-        let entry = self.reader.table_entry::<16>(superblock.fragment_table, wanted)?;
-        let mut fields = Fields::new(&entry, superblock.fragment_table);
-        let (start, size) = (fields.u64()?, fields.u32()?);
-        self.load(start, size, "a fragment block")?;
+        let stored = self.reader.fragment(index)?;
+        self.blocks.read(stored, &mut self.plain)?;
         let block = Arc::new(self.plain.clone());
         *slot = Some(Arc::clone(&block));
         Ok(block)
-    }
-
-    /// Reads a block of `size` as the format has it into `plain`.
-    fn load(&mut self, position: u64, size: u32, what: &'static str) -> Result<(), ReadError> {
-        let limit = self.image.superblock().block_size as usize;
-        let length = (size & !BLOCK_RAW) as usize;
-        if length == 0 || length > limit {
-            return Err(damaged("a block of an impossible size", position));
-        }
-        let is_raw = size & BLOCK_RAW != 0;
-        let buffer = if is_raw { &mut self.plain } else { &mut self.stored };
-        buffer.resize(length, 0);
-        self.image.file().read_exact_at(buffer, position).map_err(|source| ReadError::Io {
-            what,
-            position,
-            source,
-        })?;
-        if is_raw {
-            return Ok(());
-        }
-        self.decompressor
-            .decompress(&self.stored, &mut self.plain, limit)
-            .map_err(|source| ReadError::Decompress { what, position, source })
     }
 }

@@ -1,11 +1,16 @@
 //! Directory listings, one entry at a time.
 
+use rustix::fs::FileType;
+
 use super::bytes::Fields;
 use super::error::ReadError;
 use super::image::ImageReader;
 use super::inode::{DirectoryPlace, InodeReference};
 use super::metadata::{Cursor, damaged};
-use crate::format::{NAME_MAX, RUN_ENTRIES_MAX, Superblock};
+use crate::format::{
+    BLOCK_DEVICE, CHAR_DEVICE, DIRECTORY, FIFO, FILE, NAME_MAX, RUN_ENTRIES_MAX, SOCKET, SYMLINK,
+    Superblock,
+};
 
 /// One entry of a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,10 +19,14 @@ pub struct Entry {
     pub name: Vec<u8>,
     /// Its inode.
     pub inode: InodeReference,
+    /// Its inode's number, as the directory says.
+    pub number: u32,
+    /// Its inode's type, as the directory says.
+    pub kind: FileType,
 }
 
 /// A place in a listing.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Entries {
     cursor: Cursor,
     /// Bytes left in the listing.
@@ -26,6 +35,8 @@ pub struct Entries {
     run: usize,
     /// Metadata block of the inodes behind the last header.
     block: u32,
+    /// What the numbers of those inodes are counted from.
+    number: u32,
 }
 
 impl Entries {
@@ -38,6 +49,7 @@ impl Entries {
             left: directory.size.saturating_sub(3),
             run: 0,
             block: 0,
+            number: 0,
         }
     }
 
@@ -58,6 +70,7 @@ impl Entries {
             let mut fields = Fields::new(&header, position);
             self.run = (fields.u32()? as usize).saturating_add(1);
             self.block = fields.u32()?;
+            self.number = fields.u32()?;
             if self.run > RUN_ENTRIES_MAX {
                 return Err(damaged("too many entries behind a directory header", position));
             }
@@ -65,7 +78,7 @@ impl Entries {
         self.run -= 1;
         let head = metadata.read_array::<8>(&mut self.cursor)?;
         let mut fields = Fields::new(&head, position);
-        let (offset, _number, _kind) = (fields.u16()?, fields.u16()?, fields.u16()?);
+        let (offset, number, kind) = (fields.u16()?, fields.u16()?, fields.u16()?);
         let length = usize::from(fields.u16()?) + 1;
         if length > NAME_MAX {
             return Err(damaged("a name of more than 256 bytes", position));
@@ -77,7 +90,8 @@ impl Entries {
             return Err(damaged("a name that no entry can have", position));
         }
         let inode = InodeReference(u64::from(self.block) << 16 | u64::from(offset));
-        Ok(Some(Entry { name, inode }))
+        let number = self.number.wrapping_add_signed(i32::from(number.cast_signed()));
+        Ok(Some(Entry { name, inode, number, kind: file_type(kind) }))
     }
 
     fn take(&mut self, count: usize, position: u64) -> Result<(), ReadError> {
@@ -87,5 +101,18 @@ impl Entries {
             .checked_sub(count)
             .ok_or_else(|| damaged("a directory that ends in the midst of an entry", position))?;
         Ok(())
+    }
+}
+
+fn file_type(kind: u16) -> FileType {
+    match kind {
+        DIRECTORY => FileType::Directory,
+        FILE => FileType::RegularFile,
+        SYMLINK => FileType::Symlink,
+        BLOCK_DEVICE => FileType::BlockDevice,
+        CHAR_DEVICE => FileType::CharacterDevice,
+        FIFO => FileType::Fifo,
+        SOCKET => FileType::Socket,
+        _ => FileType::Unknown,
     }
 }

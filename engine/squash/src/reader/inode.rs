@@ -15,6 +15,22 @@ const SYMLINK_READ_MAX: u32 = 65535;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct InodeReference(pub(super) u64);
 
+impl InodeReference {
+    /// Values of [`InodeReference::to_bits`] are below this: 32 bits for a block, 16 for a place
+    /// in it.
+    pub const BITS_END: u64 = 1 << 48;
+
+    /// The reference as a number, by which [`InodeReference::from_bits`] finds it again.
+    pub fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    /// The reference of a number. Whether an inode is there shows when it is read.
+    pub fn from_bits(bits: u64) -> Option<Self> {
+        (bits < Self::BITS_END).then_some(Self(bits))
+    }
+}
+
 /// One inode. Nothing in it is trusted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inode {
@@ -71,7 +87,9 @@ pub struct DirectoryPlace {
     pub(super) block: u32,
     pub(super) offset: u16,
     /// Bytes of the listing, and 3.
-    pub(super) size: u32,
+    pub size: u32,
+    /// Number of the inode of the directory above, as the image says.
+    pub parent: u32,
 }
 
 /// Where a file's content is.
@@ -128,7 +146,7 @@ impl MetadataReader<'_> {
         let mut fields = Fields::new(&bytes, cursor.position());
         let (block, links) = (fields.u32()?, fields.u32()?);
         let (size, offset) = (u32::from(fields.u16()?), fields.u16()?);
-        let place = DirectoryPlace { block, offset, size };
+        let place = DirectoryPlace { block, offset, size, parent: fields.u32()? };
         Ok((InodeKind::Directory(place), links, NO_XATTR))
     }
 
@@ -139,7 +157,7 @@ impl MetadataReader<'_> {
         let bytes = self.read_array::<24>(cursor)?;
         let mut fields = Fields::new(&bytes, cursor.position());
         let (links, size) = (fields.u32()?, fields.u32()?);
-        let (block, _parent) = (fields.u32()?, fields.u32()?);
+        let (block, parent) = (fields.u32()?, fields.u32()?);
         let (indexes, offset, xattr) = (fields.u16()?, fields.u16()?, fields.u32()?);
         for _ in 0..indexes {
             let entry = self.read_array::<12>(cursor)?;
@@ -147,7 +165,7 @@ impl MetadataReader<'_> {
             let (_index, _block, length) = (fields.u32()?, fields.u32()?, fields.u32()?);
             self.skip(cursor, u64::from(length) + 1)?;
         }
-        let place = DirectoryPlace { block, offset, size };
+        let place = DirectoryPlace { block, offset, size, parent };
         Ok((InodeKind::Directory(place), links, xattr))
     }
 

@@ -5,6 +5,7 @@
 //! nothing panics. Loops of directories are for whoever walks: the identity of an inode is its
 //! [`InodeReference`]. Compressors: gzip, lz4 and zstd.
 
+mod blocks;
 mod bytes;
 mod content;
 mod decompress;
@@ -16,6 +17,7 @@ mod metadata;
 mod superblock;
 mod xattr;
 
+pub use blocks::{BlockMarks, BlockReader, Extent, StoredBlock};
 pub use content::{ContentReader, FragmentCache, Piece};
 pub use directory::{Entries, Entry};
 pub use error::ReadError;

@@ -85,6 +85,11 @@ impl Superblock {
         if superblock.is_in_order() { Ok(superblock) } else { Err(damaged("tables out of order")) }
     }
 
+    /// Whether any inode can have extended attributes.
+    pub fn has_xattrs(&self) -> bool {
+        self.xattr_table != NO_TABLE
+    }
+
     /// Whether the tables are where they can be.
     fn is_in_order(&self) -> bool {
         let optional = [self.xattr_table, self.fragment_table, self.export_table];
