@@ -4,6 +4,7 @@
 //! unsafe code of the project is here and in `sarus-entry`. Knows nothing of images or
 //! containers, but for the name by which a run's overlay is recognised (`orphans`).
 
+pub mod fuse;
 pub mod loop_device;
 pub mod mount;
 pub mod namespace;

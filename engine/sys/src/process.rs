@@ -226,6 +226,9 @@ fn execute_c(path: &CString, arguments: &[CString], environment: &[CString]) -> 
     io::Error::last_os_error()
 }
 
+/// Bytes of a mask of CPUs: enough for 65,536.
+const AFFINITY_SIZE: usize = 8192;
+
 /// The CPUs that the calling thread may use, as the kernel's mask of bits.
 ///
 /// # Errors
@@ -233,14 +236,35 @@ fn execute_c(path: &CString, arguments: &[CString], environment: &[CString]) -> 
 /// None in practice.
 #[expect(unsafe_code, reason = "the mask's size is not that of the C library's type")]
 pub fn affinity() -> io::Result<Vec<u8>> {
-    /// Enough for 65,536 CPUs.
-    const SIZE: usize = 8192;
-    let mut mask = vec![0_u8; SIZE];
+    let mut mask = vec![0_u8; AFFINITY_SIZE];
     // SAFETY: the buffer is as long as said.
-    let size = unsafe { libc::syscall(libc::SYS_sched_getaffinity, 0, SIZE, mask.as_mut_ptr()) };
+    let size =
+        unsafe { libc::syscall(libc::SYS_sched_getaffinity, 0, AFFINITY_SIZE, mask.as_mut_ptr()) };
     let size = usize::try_from(size).map_err(|_negative| io::Error::last_os_error())?;
     mask.truncate(size);
     Ok(mask)
+}
+
+/// Lets the calling thread, and those it starts, run on every CPU that its cgroup allows.
+///
+/// # Errors
+///
+/// None in practice.
+#[expect(unsafe_code, reason = "the mask's size is not that of the C library's type")]
+pub fn use_all_cpus() -> io::Result<()> {
+    let mask = [u8::MAX; AFFINITY_SIZE];
+    // SAFETY: the buffer is as long as said, and is only read.
+    let result =
+        unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, AFFINITY_SIZE, mask.as_ptr()) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Bytes in a page of memory.
+#[expect(unsafe_code, reason = "sysconf(3)")]
+pub fn page_size() -> usize {
+    // SAFETY: no pointer is passed.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(size).unwrap_or(4096)
 }
 
 /// Takes ownership of a descriptor that another program handed over by number.

@@ -3,6 +3,8 @@
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
+use rustix::process::Signal;
+
 /// A set of signals as the kernel keeps it: bit N-1 is signal N.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SignalMask(pub u64);
@@ -113,7 +115,20 @@ impl AsFd for SignalReader {
 /// Stops the calling process, as the terminal's stop key would.
 pub fn stop_self() {
     let pid = rustix::process::getpid();
-    let _cannot_fail = rustix::process::kill_process(pid, rustix::process::Signal::STOP);
+    let _cannot_fail = rustix::process::kill_process(pid, Signal::STOP);
+}
+
+/// Makes the process ignore these signals, for a server that ends by another event only.
+pub fn ignore(signals: &[Signal]) {
+    for signal in signals {
+        ignore_one(signal.as_raw());
+    }
+}
+
+#[expect(unsafe_code, reason = "signal(2)")]
+fn ignore_one(signal: i32) {
+    // SAFETY: no handler is installed.
+    let _cannot_fail = unsafe { libc::signal(signal, libc::SIG_IGN) };
 }
 
 /// Gives SIGPIPE its default effect again, which Rust's start-up code changed and programs that
