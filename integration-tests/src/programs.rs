@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// Names of the programs that a run needs, which lie side by side.
-const NAMES: [&str; 3] = ["sarus", "sarus-shim", "sarus-entry"];
+const NAMES: [&str; 4] = ["sarus", "sarus-shim", "sarus-entry", "sarus-fuse"];
 
 /// A directory with the built programs.
 #[derive(Debug)]
