@@ -117,7 +117,7 @@ impl<'a> Worker<'a> {
         Ok(Reply::new(request.unique, |output| output.attributes_for(FOREVER, &attributes)))
     }
 
-    /// The same numbers as the kernel's squashfs shows.
+    /// The same numbers as the kernel's squashfs shows, but that extended attributes count no blocks.
     fn attributes(&mut self, inode: &Inode) -> Result<Attributes, Errno> {
         let (kind, size, blocks, device) = match &inode.kind {
             InodeKind::Directory(place) => (FileType::Directory, u64::from(place.size), 0, 0),

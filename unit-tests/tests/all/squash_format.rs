@@ -2,6 +2,7 @@
 
 mod damage;
 mod sample;
+mod serving;
 mod unpacking;
 
 use std::collections::BTreeMap;

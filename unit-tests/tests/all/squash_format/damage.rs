@@ -10,7 +10,7 @@ use super::{bytes, file_of};
 use sarus_squash::{Image, Kind, Metadata};
 
 /// Small, so that most of its bytes matter, with a bit of everything.
-fn small(compression: &str) -> Vec<u8> {
+pub(super) fn small(compression: &str) -> Vec<u8> {
     let mut sample = Sample::new();
     sample.add("d", Kind::Directory(std::collections::BTreeMap::new()));
     sample.file("d/noise", noise(9000, 1));
@@ -64,7 +64,7 @@ fn a_file_cut_anywhere_is_an_error() {
 }
 
 /// Calls `take` with images of which some bytes are others.
-fn with_flips(good: &[u8], rounds: u64, mut take: impl FnMut(u64, &File)) {
+pub(super) fn with_flips(good: &[u8], rounds: u64, mut take: impl FnMut(u64, &File)) {
     let superblock = probe(&file_of(good)).unwrap();
     let used: usize = superblock.bytes_used.try_into().unwrap();
     // Data blocks are at the front, and take most of the room.
