@@ -50,6 +50,11 @@ impl<K: Copy + Eq + Hash, V: Weight> Cache<K, V> {
         Self { kept: Mutex::new(kept), weight_max }
     }
 
+    /// Whether nobody has made the thing of that key, or is at it.
+    pub(crate) fn lacks(&self, key: &K) -> bool {
+        !lock(&self.kept).entries.contains_key(key)
+    }
+
     /// The thing of that key, made if it is not there. A failure is not kept.
     pub(crate) fn get<E>(&self, key: K, make: impl FnOnce() -> Result<V, E>) -> Result<Arc<V>, E> {
         let slot = lock(&self.kept).slot(key);

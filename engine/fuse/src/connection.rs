@@ -67,6 +67,9 @@ impl<'a> Crew<'a> {
                 self.grow(scope);
             }
             send(device, worker.answer(&buffer[..length]));
+            if self.idle.load(Ordering::Relaxed) > 0 {
+                worker.read_ahead();
+            }
         }
     }
 

@@ -38,10 +38,11 @@ impl Worker<'_> {
             pieces.push(self.piece(extent, (from, to))?);
             at += length;
         }
+        self.look_ahead(request.node, place, asked.offset, end);
         Ok(Reply::content(request.unique, pieces))
     }
 
-    fn extents(
+    pub(crate) fn extents(
         &mut self,
         node: u64,
         place: &FilePlace,
@@ -72,6 +73,13 @@ impl Worker<'_> {
             return Err(Errno::IO);
         }
         Ok(Piece::Block(block, range))
+    }
+
+    /// Has a block decompressed before it is asked for.
+    pub(crate) fn prepare(&mut self, block: StoredBlock) {
+        if self.server.blocks.lacks(&block) {
+            let _told_later = self.block(block);
+        }
     }
 
     /// A block, decompressed by this thread or by another.

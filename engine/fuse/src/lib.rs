@@ -9,6 +9,7 @@
 //! make no sense. Memory is bounded: caches by [`BLOCKS_KEPT`] and [`LISTINGS_KEPT`], and for each
 //! thread what one request needs.
 
+mod ahead;
 mod cache;
 mod connection;
 mod directory;

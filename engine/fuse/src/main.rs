@@ -28,7 +28,8 @@ const IGNORED: [Signal; 11] = [
     Signal::XCPU,
 ];
 
-const THREADS_MIN: usize = 2;
+/// On few CPUs, too, some threads wait for storage or for others' blocks while one can read ahead.
+const THREADS_MIN: usize = 4;
 const THREADS_MAX: usize = 16;
 
 fn main() -> ExitCode {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use rustix::io::Errno;
 use sarus_squash::{BlockMarks, Image, InodeReference, StoredBlock};
 
+use crate::ahead::Streams;
 use crate::cache::{Cache, Weight};
 use crate::listing::{Listing, Resting};
 use crate::protocol::{InitIn, InitOut, MAJOR, MINOR_MIN, ROOT, Request, init};
@@ -33,6 +34,7 @@ pub struct Server<'a> {
     pub(crate) listings: Cache<u64, Listing>,
     pub(crate) marks: Cache<u64, Mutex<BlockMarks>>,
     pub(crate) resting: Mutex<Option<Resting>>,
+    pub(crate) streams: Streams,
     pub(crate) lists_trusted: bool,
     /// The flags of the connection: [`crate::protocol::init`].
     pub(crate) agreed: AtomicU32,
@@ -65,6 +67,7 @@ impl<'a> Server<'a> {
             listings: Cache::new(LISTINGS_KEPT),
             marks: Cache::new(MARKS_KEPT),
             resting: Mutex::new(None),
+            streams: Streams::new(),
             lists_trusted,
             agreed: AtomicU32::new(0),
             page_size,

@@ -6,6 +6,7 @@ use rustix::fs::FileType;
 use rustix::io::Errno;
 use sarus_squash::{BlockReader, Image, ImageReader, Inode, InodeKind, InodeReference, ReadError};
 
+use crate::ahead::Ahead;
 use crate::protocol::{Attributes, GetxattrIn, ROOT, Request, init, opcode, open};
 use crate::reply::Reply;
 use crate::server::Server;
@@ -28,6 +29,7 @@ pub struct Worker<'a> {
     pub(crate) blocks: BlockReader<'a>,
     /// The part of the id table that was needed until now.
     ids: Vec<Option<u32>>,
+    pub(crate) ahead: Option<Ahead>,
 }
 
 /// Nothing tells the kernel, or anybody, more of a damaged image.
@@ -48,6 +50,7 @@ impl<'a> Worker<'a> {
             reader: ImageReader::new(image)?,
             blocks: BlockReader::new(image)?,
             ids: vec![None; usize::from(image.superblock().ids)],
+            ahead: None,
         })
     }
 

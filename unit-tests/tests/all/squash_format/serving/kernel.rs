@@ -97,6 +97,7 @@ impl<'a> Kernel<'a> {
     /// The answer to a whole request, without its header; or its error.
     pub(super) fn send(&mut self, bytes: &[u8]) -> Option<Result<Vec<u8>, i32>> {
         let reply = self.worker.answer(bytes)?;
+        self.worker.read_ahead();
         let reply = reply.slices().iter().flat_map(|slice| slice.to_vec()).collect::<Vec<_>>();
         assert_eq!(u32_at(&reply, 0) as usize, reply.len(), "the length told is the answer's");
         assert_eq!(u64_at(&reply, 8), u64_at(bytes, 8), "the answer is to this request");
