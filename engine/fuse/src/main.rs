@@ -33,11 +33,12 @@ const THREADS_MIN: usize = 4;
 const THREADS_MAX: usize = 16;
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    let arguments: Vec<&str> =
+        arguments.iter().map(|argument| argument.to_str().unwrap_or_default()).collect();
     match arguments.as_slice() {
         ["--version"] => version(),
-        [image, device] => match run(image, device) {
+        [image, device] if image != device => match run(image, device) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => complain(&*error),
         },

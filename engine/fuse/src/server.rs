@@ -43,7 +43,8 @@ pub struct Server<'a> {
 
 impl Weight for Vec<u8> {
     fn weight(&self) -> usize {
-        self.capacity() + size_of::<Self>()
+        // With what the cache itself needs for each.
+        self.capacity() + 256
     }
 }
 

@@ -83,6 +83,9 @@ impl<'a> Worker<'a> {
             | opcode::FALLOCATE
             | opcode::RENAME2
             | opcode::TMPFILE => Err(Errno::ROFS),
+            // What other file systems without any say; asked at each opening by Python, but not
+            // through an overlay.
+            opcode::IOCTL => Err(Errno::NOTTY),
             // Most are not asked again after this: ACCESS, FLUSH, LSEEK, INTERRUPT, STATX, …
             _ => Err(Errno::NOSYS),
         };

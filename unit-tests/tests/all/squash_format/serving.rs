@@ -15,6 +15,7 @@ use super::sample::{COMPRESSIONS, Part, Sample, What, noise, random, settings, t
 
 const ENOENT: i32 = 2;
 const EINVAL: i32 = 22;
+const ENOTTY: i32 = 25;
 const ERANGE: i32 = 34;
 const ENOSYS: i32 = 38;
 const ENODATA: i32 = 61;
@@ -105,6 +106,7 @@ fn the_kernel_is_told_what_it_need_not_ask() {
         for code in [opcode::GETXATTR, opcode::LISTXATTR] {
             assert_eq!(kernel.ask(code, node, &attribute(9, b"user.a")), Err(ENOSYS), "{code}");
         }
+        assert_eq!(kernel.ask(opcode::IOCTL, node, &[0; 32]), Err(ENOTTY));
         assert_eq!(kernel.look_up(ROOT, b"missing"), Err(ENOENT), "to be remembered for ever");
 
         // A kernel that offers nothing opens files, and keeps their pages.
