@@ -6,6 +6,7 @@ use sarus_entry as layout;
 
 use crate::caller::Caller;
 use crate::error::{ShimError, cannot};
+use crate::seccomp::Filter;
 
 /// What the entry is to do.
 #[derive(Debug)]
@@ -20,6 +21,8 @@ pub(crate) struct Block<'a> {
     pub(crate) search_path: &'a [u8],
     /// Numbers of the descriptors in the container's process.
     pub(crate) descriptors: &'a Descriptors,
+    /// What the command may not do.
+    pub(crate) filters: &'a [Filter],
 }
 
 /// Numbers of the descriptors that the entry uses.
@@ -74,6 +77,9 @@ fn encode(block: &Block<'_>, caller: &Caller) -> Vec<u8> {
     let limits: Vec<u64> = caller.limits.iter().flat_map(|(soft, hard)| [*soft, *hard]).collect();
     writer.words[layout::LIMITS] = writer.array(&limits);
     writer.words[layout::SEARCH_PATH] = writer.strings(&directories(block.search_path));
+    let filters: Vec<u64> = block.filters.iter().flat_map(Filter::words).collect();
+    writer.words[layout::SECCOMP] = writer.array(&filters);
+    writer.words[layout::SECCOMP + 1] = block.filters.len() as u64;
     writer.words[layout::SIZE] = writer.words.len() as u64 * 8;
     writer.words.iter().flat_map(|word| word.to_ne_bytes()).collect()
 }

@@ -132,6 +132,7 @@ fn name(failed: u8) -> &'static str {
         step::USER_NAMESPACE => "join the user's namespace",
         step::RESTORE => "restore descriptors and CPU mask",
         step::PRIVILEGES => "give up privileges",
+        step::SECCOMP => "load the seccomp profile",
         _ => "read its block",
     }
 }

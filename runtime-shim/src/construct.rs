@@ -23,6 +23,7 @@ use crate::error::{ShimError, cannot};
 use crate::image::{ImageFile, Run, attach_at, release_signals};
 use crate::mode::{self, Mode};
 use crate::runtime::Runtime;
+use crate::seccomp::Filter;
 use crate::{hooks, rootfs, user_mounts};
 
 /// What the supervisor decided before it forked.
@@ -34,6 +35,7 @@ pub(crate) struct Plan<'a> {
     /// `sarus-entry`, opened.
     pub(crate) entry: OwnedFd,
     pub(crate) hooks: Vec<Hook>,
+    pub(crate) filters: Vec<Filter>,
     /// The container's id.
     pub(crate) id: String,
 }
@@ -206,6 +208,7 @@ fn finish(
         environment: &environment,
         search_path: search_path(&environment),
         descriptors: &descriptors,
+        filters: &plan.filters,
     };
     block::write_to(&placeholder, &block, run.caller)?;
     spec["process"]["args"] =

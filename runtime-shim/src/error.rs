@@ -17,6 +17,10 @@ pub(crate) enum ShimError {
     Config { source: sarus_config::ConfigError },
     #[error("cannot use the hooks")]
     Hooks { source: sarus_config::hooks::HookError },
+    #[error("cannot use the seccomp profile")]
+    SeccompProfile { source: sarus_config::seccomp::ProfileError },
+    #[error("seccomp profile `{}` compiles to {size} instructions, more than the kernel's {max}", path.display())]
+    SeccompSize { path: PathBuf, size: usize, max: usize },
     #[error("cannot {what}")]
     Prepare { what: &'static str, source: io::Error },
     #[error("cannot give up the privileges of the setuid program")]
@@ -61,7 +65,7 @@ pub(crate) enum ShimError {
     PrecreateHook { path: PathBuf, said: String },
     #[error("cannot start `{program}` in the container: {because}")]
     Command { program: String, because: String, code: u8 },
-    #[error("the container could not be entered")]
+    #[error("the container could not be entered: cannot {step}")]
     Entry { step: &'static str, source: io::Error },
     /// The message has been printed by the process that failed.
     #[error("")]
@@ -87,6 +91,10 @@ impl ShimError {
                 return Some(format!("{why}; or set `imageMount` to `auto` in sarus.json"));
             }
             Self::Usage => "see `sarus help run`",
+            Self::SeccompProfile { .. } => {
+                "`seccompProfile` in sarus.json names it; its format is that of containers-seccomp.json(5), see CONFIGURATION.md"
+            }
+            Self::SeccompSize { .. } => "compare fewer arguments, or join rules for the same calls",
             Self::Request { .. } => "install `sarus` and `sarus-shim` of the same version",
             Self::NoBase { .. } => {
                 "set `OCIBundleDir` in sarus.json to an empty directory that every node has"

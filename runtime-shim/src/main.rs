@@ -17,6 +17,7 @@ mod mode;
 mod rootfs;
 mod runtime;
 mod scratch;
+mod seccomp;
 mod supervise;
 mod terminal;
 mod user_mounts;

@@ -23,7 +23,7 @@ use crate::error::{ShimError, cannot};
 use crate::image::{ImageFile, Run};
 use crate::mode::{self, Mode};
 use crate::terminal::Terminal;
-use crate::{hooks, runtime, scratch, user_mounts};
+use crate::{hooks, runtime, scratch, seccomp, user_mounts};
 
 /// Runs a container and returns the exit status of its command.
 pub(crate) fn run(caller: &Caller, request: &Request) -> Result<i32, ShimError> {
@@ -103,7 +103,6 @@ fn configure() -> Result<(Config, Mode), ShimError> {
 /// A site that configured a restriction must not believe that it holds.
 fn warn_of_what_is_not_applied(config: &Config) {
     let keys = [
-        ("seccompProfile", config.seccomp_profile.is_some()),
         ("apparmorProfile", config.apparmor_profile.is_some()),
         ("selinuxLabel", config.selinux_label.is_some()),
         ("selinuxMountLabel", config.selinux_mount_label.is_some()),
@@ -128,7 +127,8 @@ fn plan(run: Run<'_>) -> Result<Plan<'_>, ShimError> {
     let occasion = occasion(&command, &run.request.annotations, has_bind_mounts);
     let hooks = hooks::select(run.config, run.mode, &occasion)?;
     let id = run.request.name.clone().unwrap_or_else(|| format!("sarus-{}", run.supervisor));
-    Ok(Plan { run, runtime, image, entry: open_entry()?, hooks, id })
+    let filters = seccomp::filters(run.config)?;
+    Ok(Plan { run, runtime, image, entry: open_entry()?, hooks, filters, id })
 }
 
 /// The supervisor's ends of what connects it to its child.

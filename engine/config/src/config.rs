@@ -47,8 +47,8 @@ pub struct Config {
     pub environment: Environment,
     /// `userMounts`: where users may not mount.
     pub user_mounts: UserMounts,
-    /// `seccompProfile`: a profile in the format of the containers ecosystem, absolute.
-    pub seccomp_profile: Option<PathBuf>,
+    /// `seccompProfile`: which system calls the command may make.
+    pub seccomp_profile: SeccompProfile,
     /// `apparmorProfile`: the name of a profile that is loaded.
     pub apparmor_profile: Option<String>,
     /// `selinuxLabel`: the process label.
@@ -90,7 +90,7 @@ impl Default for Config {
             site_devices: Vec::new(),
             environment: Environment::default(),
             user_mounts: UserMounts::default(),
-            seccomp_profile: None,
+            seccomp_profile: SeccompProfile::Default,
             apparmor_profile: None,
             selinux_label: None,
             selinux_mount_label: None,
@@ -122,11 +122,15 @@ impl Config {
             Runtime::Path(path) => Some(path),
             Runtime::Auto | Runtime::Runc | Runtime::Crun => None,
         };
+        let seccomp_profile = match &self.seccomp_profile {
+            SeccompProfile::Path(path) => Some(path),
+            SeccompProfile::Default | SeccompProfile::Unconfined => None,
+        };
         [
             runtime,
             self.runc_path.as_ref(),
             self.crun_path.as_ref(),
-            self.seccomp_profile.as_ref(),
+            seccomp_profile,
             self.oci_bundle_dir.as_ref(),
         ]
         .into_iter()
@@ -225,6 +229,17 @@ pub struct SiteDevice {
     pub destination: PathBuf,
     /// A selection of `r`, `w` and `m`, each at most once; `rwm` by default.
     pub access: String,
+}
+
+/// Which system calls the command may make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SeccompProfile {
+    /// What the built-in profile lets it.
+    Default,
+    /// All that the kernel lets it.
+    Unconfined,
+    /// What the profile at this absolute path lets it, in the containers ecosystem's format.
+    Path(PathBuf),
 }
 
 /// Where users may not mount.

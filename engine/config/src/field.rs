@@ -60,6 +60,10 @@ impl<'n> Field<'n> {
         matches!(self.node.value, Value::Object(_))
     }
 
+    pub(crate) fn is_null(&self) -> bool {
+        self.scalar().is_some_and(serde_json::Value::is_null)
+    }
+
     pub(crate) fn is_list(&self) -> bool {
         matches!(self.node.value, Value::List(_))
     }
@@ -93,6 +97,12 @@ impl<'n> Field<'n> {
             .and_then(|number| u32::try_from(number).ok())
             .filter(|number| (least..=most).contains(number))
             .ok_or_else(|| self.wrong(format!("a whole number from {least} to {most}")))
+    }
+
+    /// A whole number of 64 bits, without a sign.
+    pub(crate) fn unsigned(&self) -> Result<u64, Fault> {
+        let number = self.scalar().and_then(serde_json::Value::as_u64);
+        number.ok_or_else(|| self.wrong(format!("a whole number from 0 to {}", u64::MAX)))
     }
 
     pub(crate) fn seconds(&self, least: u32) -> Result<Duration, Fault> {

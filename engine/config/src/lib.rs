@@ -1,5 +1,5 @@
-//! The site's and the user's settings: `sarus.json`, and the OCI hook files that select what runs
-//! around a container.
+//! The site's and the user's settings: `sarus.json`, the OCI hook files that select what runs
+//! around a container, and seccomp profiles.
 //!
 //! Linked into `sarus-shim`, which may be installed setuid root: rules on text that is bounded in
 //! size and depth, no network, no process. Parsing does no I/O; the `load` functions read and then
@@ -14,11 +14,12 @@ pub mod hooks;
 mod keys;
 mod load;
 mod parse;
+pub mod seccomp;
 mod trust;
 
 pub use config::{
-    Compression, Config, ContainersPolicy, ImageMount, Runtime, SiteDevice, SiteMount, Squashfs,
-    UserMounts, Writable,
+    Compression, Config, ContainersPolicy, ImageMount, Runtime, SeccompProfile, SiteDevice,
+    SiteMount, Squashfs, UserMounts, Writable,
 };
 pub use document::{DEPTH_MAX, FILE_SIZE_MAX};
 pub use environment::Environment;

@@ -5,7 +5,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::config::{
-    Compression, Config, ContainersPolicy, ImageMount, Runtime, SiteDevice, SiteMount, Squashfs,
+    Compression, Config, ContainersPolicy, ImageMount, Runtime, SeccompProfile, SiteDevice,
+    SiteMount, Squashfs,
 };
 use crate::document;
 use crate::environment::Environment;
@@ -136,6 +137,7 @@ impl Reader<'_> {
             "siteDevices" => config.site_devices = field.list_of(site_device)?,
             "environment" => self.environment(field)?,
             "userMounts" => self.user_mounts(field)?,
+            "seccompProfile" => config.seccomp_profile = seccomp_profile(field)?,
             "containersPolicy" => config.containers_policy = Some(containers_policy(field)?),
             "containersRegistries" => {
                 let object = field.object(known("containersRegistries"))?;
@@ -158,7 +160,6 @@ impl Reader<'_> {
             "centralizedRepositoryDir" => &mut config.centralized_repository_dir,
             "squashfusePath" => &mut config.squashfuse_path,
             "tempDir" => &mut config.temp_dir,
-            "seccompProfile" => &mut config.seccomp_profile,
             "containersRegistries.dPath" => &mut config.containers_registries_d,
             _ => return self.set_name(key, field),
         };
@@ -284,6 +285,15 @@ fn runtime(field: &Field<'_>) -> Result<Runtime, Fault> {
         Ok("crun") => Ok(Runtime::Crun),
         Ok(path) if path.starts_with('/') => Ok(Runtime::Path(PathBuf::from(path))),
         _ => Err(field.wrong("\"auto\", \"runc\", \"crun\" or an absolute path")),
+    }
+}
+
+fn seccomp_profile(field: &Field<'_>) -> Result<SeccompProfile, Fault> {
+    match field.text() {
+        Ok("default") => Ok(SeccompProfile::Default),
+        Ok("unconfined") => Ok(SeccompProfile::Unconfined),
+        Ok(path) if path.starts_with('/') => Ok(SeccompProfile::Path(PathBuf::from(path))),
+        _ => Err(field.wrong("\"default\", \"unconfined\" or an absolute path")),
     }
 }
 

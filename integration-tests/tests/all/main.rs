@@ -17,6 +17,7 @@ mod pull;
 mod registries;
 mod run;
 mod run_options;
+mod seccomp;
 
 use sarus_integration_tests::{Image, Packed, Registry, Runtime, Session, Who};
 

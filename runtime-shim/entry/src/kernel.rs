@@ -33,6 +33,7 @@ pub(crate) mod number {
     pub(crate) const DUP3: usize = 292;
     pub(crate) const PRLIMIT64: usize = 302;
     pub(crate) const SETNS: usize = 308;
+    pub(crate) const SECCOMP: usize = 317;
 }
 
 #[cfg(target_arch = "aarch64")]
@@ -61,6 +62,7 @@ pub(crate) mod number {
     pub(crate) const DUP3: usize = 24;
     pub(crate) const PRLIMIT64: usize = 261;
     pub(crate) const SETNS: usize = 268;
+    pub(crate) const SECCOMP: usize = 277;
 }
 
 /// Makes a system call.

@@ -10,10 +10,10 @@
 #![no_std]
 
 /// First word of a block. The last byte is the version.
-pub const MAGIC: u64 = 0x5341_5255_5345_4e01;
+pub const MAGIC: u64 = 0x5341_5255_5345_4e02;
 
 /// Words of the header, each 8 bytes; see the constants below for what is where.
-pub const HEADER_WORDS: usize = 20;
+pub const HEADER_WORDS: usize = 22;
 
 /// Whole size of the block in bytes.
 pub const SIZE: usize = 1;
@@ -43,6 +43,10 @@ pub const LIMITS: usize = 16;
 pub const SEARCH_PATH: usize = 17;
 /// The signals that the caller ignores, as a mask like [`SIGNAL_MASK`].
 pub const IGNORED_SIGNALS: usize = 18;
+
+/// Offset and count of the seccomp filters, which lie behind each other. Each is two words, the
+/// flags of seccomp(2) and the count of instructions, then the instructions, a word each. Two words.
+pub const SECCOMP: usize = 19;
 
 /// Resources with a limit in Linux (`RLIM_NLIMITS`).
 pub const LIMITS_COUNT: usize = 16;
@@ -87,4 +91,6 @@ pub mod step {
     pub const CANNOT_EXECUTE: u8 = 7;
     /// The program exists, and the interpreter it names does not.
     pub const NO_INTERPRETER: u8 = 8;
+    /// The kernel did not take a seccomp filter.
+    pub const SECCOMP: u8 = 9;
 }

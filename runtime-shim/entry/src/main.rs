@@ -3,8 +3,8 @@
 //! It does what must be done as late as possible, after the OCI runtime: joins the user's own
 //! user namespace (rootless), restores what runtimes change (CPU mask, limits, umask, signal
 //! mask), puts standard input, output and error back, closes the descriptors that only plugged
-//! gaps, drops the capability bounding set, and executes the user's command, so that "not found"
-//! and "cannot execute" are told apart exactly. The block it works from: `sarus_entry`.
+//! gaps, drops the capability bounding set, loads the seccomp filters, and executes the user's
+//! command, so that "not found" and "cannot execute" are told apart exactly. The block it works from: `sarus_entry`.
 
 #![no_std]
 #![no_main]

@@ -4,7 +4,7 @@ use core::convert::Infallible;
 
 use sarus_entry::{
     AFFINITY, ARGUMENTS, CLOSE, ENVIRONMENT, FLAGS, IGNORED_SIGNALS, LIMITS, LIMITS_COUNT,
-    SEARCH_PATH, SIGNAL_MASK, SOCKET, STDIO, UMASK, USER_NAMESPACE, flag, message, step,
+    SEARCH_PATH, SECCOMP, SIGNAL_MASK, SOCKET, STDIO, UMASK, USER_NAMESPACE, flag, message, step,
 };
 
 use crate::kernel::{Errno, call, exit, number};
@@ -35,6 +35,8 @@ pub(crate) fn start(block: Block) -> Result<Infallible, Failure> {
     }
     give_up_privileges()?;
     close_plugs(block);
+    // Also for an init: the command could else make it do by ptrace(2) what it may not do itself.
+    load_filters(block)?;
     if has(block, flag::INIT) {
         init::run_command_as_child(block)?;
     }
@@ -146,6 +148,24 @@ fn close_plugs(block: Block) {
             close(block.size(index));
         }
     }
+}
+
+/// Hands the seccomp filters to the kernel. What this process still does after that is `execve(2)`
+/// and its report of a failure; `no_new_privs` is set.
+fn load_filters(block: Block) -> Result<(), Failure> {
+    const SET_MODE_FILTER: usize = 1;
+    let mut index = block.array(SECCOMP);
+    for _ in 0..block.size(SECCOMP + 1) {
+        let (flags, count) = (block.size(index), block.size(index + 1));
+        // struct sock_fprog: a count of 16 bits, padding, a pointer.
+        let program = [count, block.address((index + 2) * 8)];
+        let program = program.as_ptr().expose_provenance();
+        // SAFETY: the instructions lie in the block; the structure lives until the call returns.
+        unsafe { call(number::SECCOMP, &[SET_MODE_FILTER, flags, program]) }
+            .map_err(at(step::SECCOMP))?;
+        index += 2 + count;
+    }
+    Ok(())
 }
 
 /// Closes a descriptor that may be closed already.

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use sarus_config::{
     Compression, Config, ConfigError, ContainersPolicy, Environment, ImageMount, KEYS, Parsed,
-    Runtime, SiteDevice, SiteMount, Squashfs, UserMounts, Writable, check_trusted, config_home,
-    load_for_user, load_system, parse_size,
+    Runtime, SeccompProfile, SiteDevice, SiteMount, Squashfs, UserMounts, Writable, check_trusted,
+    config_home, load_for_user, load_system, parse_size,
 };
 use serde_json::{Value, json};
 
@@ -130,7 +130,7 @@ fn a_file_of_sarus_1_7_keeps_its_meaning() {
             not_allowed_prefixes: vec![path("/etc"), path("/var")],
             not_allowed_paths: vec![path("/opt")],
         },
-        seccomp_profile: Some(path("/opt/sarus/1.7.0/etc/seccomp.json")),
+        seccomp_profile: SeccompProfile::Path(path("/opt/sarus/1.7.0/etc/seccomp.json")),
         apparmor_profile: Some("sarus-default".to_owned()),
         selinux_label: Some("system_u:system_r:svirt_sarus_t:s0".to_owned()),
         selinux_mount_label: Some("system_u:object_r:svirt_sarus_file_t:s0".to_owned()),
@@ -209,6 +209,15 @@ fn every_setting_takes_the_values_it_documents() {
             r#"{"squashfs": {"compression": "none"}}"#,
             Config { squashfs: squashfs(Compression::None, 131_072), ..d() },
         ),
+        (r#"{"seccompProfile": "default"}"#, d()),
+        (
+            r#"{"seccompProfile": "unconfined"}"#,
+            Config { seccomp_profile: SeccompProfile::Unconfined, ..d() },
+        ),
+        (
+            r#"{"seccompProfile": "/p.json"}"#,
+            Config { seccomp_profile: SeccompProfile::Path(path("/p.json")), ..d() },
+        ),
         (r#"{"imageMount": "kernel"}"#, Config { image_mount: ImageMount::Kernel, ..d() }),
         (r#"{"imageMount": "fuse"}"#, Config { image_mount: ImageMount::Fuse, ..d() }),
         (r#"{"imageMount": "unpack"}"#, Config { image_mount: ImageMount::Unpack, ..d() }),
@@ -280,6 +289,10 @@ fn a_refusal_names_line_key_value_and_what_is_expected() {
         (
             "{\"runtime\":\n[]}",
             "line 2: `runtime` is a list, expected \"auto\", \"runc\", \"crun\" or an absolute path",
+        ),
+        (
+            "{\"seccompProfile\": \"none\"}",
+            "line 1: `seccompProfile` is \"none\", expected \"default\", \"unconfined\" or an absolute path",
         ),
         (
             "{\"hooksDir\": \"x\"}",

@@ -16,6 +16,7 @@ mod oci;
 mod packed;
 mod place;
 mod registry;
+mod seccomp;
 mod squash_format;
 mod squash_merge;
 mod store;
