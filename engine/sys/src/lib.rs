@@ -5,12 +5,15 @@
 //! containers, but for the name by which a run's overlay is recognised (`orphans`).
 
 pub mod fuse;
+pub mod identity;
 pub mod loop_device;
 pub mod mount;
 pub mod namespace;
 pub mod orphans;
 pub mod process;
+pub mod rendezvous;
 pub mod root;
 pub mod scratch;
 pub mod signals;
 pub mod users;
+pub mod verity;

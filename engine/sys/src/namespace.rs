@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, open};
 use rustix::thread::{UnshareFlags, move_into_link_name_space};
@@ -88,6 +88,16 @@ pub fn own(kind: &str) -> io::Result<OwnedFd> {
     Ok(open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
+/// A namespace of the process with that id, as text.
+///
+/// # Errors
+///
+/// As `open(2)`; `EACCES` where the process may not be looked into.
+pub fn of(process: &str, kind: &str) -> io::Result<OwnedFd> {
+    let path = format!("/proc/{process}/ns/{kind}");
+    Ok(open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
 /// Joins a namespace, of whatever kind it is.
 ///
 /// # Errors
@@ -132,16 +142,70 @@ fn unshare(flags: UnshareFlags) -> io::Result<()> {
     Ok(unsafe { rustix::thread::unshare_unsafe(flags) }?)
 }
 
-/// Whether `namespace` is the calling process's own of that kind.
+/// What tells a namespace from every other that exists: the number that `/proc/PID/ns` shows.
+///
+/// # Errors
+///
+/// None in practice.
+pub fn number(namespace: impl AsFd) -> io::Result<u64> {
+    Ok(rustix::fs::fstat(namespace)?.st_ino)
+}
+
+/// The [`number`] of the calling process's own namespace of a kind.
 ///
 /// # Errors
 ///
 /// As `stat(2)`.
-pub fn is_own(namespace: impl AsFd, kind: &str) -> io::Result<bool> {
-    let given = rustix::fs::fstat(namespace)?;
-    let mine = rustix::fs::stat(format!("/proc/self/ns/{kind}"))?;
-    Ok((given.st_dev, given.st_ino) == (mine.st_dev, mine.st_ino))
+pub fn own_number(kind: &str) -> io::Result<u64> {
+    Ok(rustix::fs::stat(format!("/proc/self/ns/{kind}"))?.st_ino)
 }
+
+/// The user namespace above a user namespace: `ioctl_ns(2)`.
+///
+/// # Errors
+///
+/// `EPERM` if it is above the caller's own.
+pub fn parent_of(user_namespace: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    ask(user_namespace, NS_GET_PARENT)
+}
+
+/// The user namespace that a namespace of another kind belongs to: `ioctl_ns(2)`.
+///
+/// # Errors
+///
+/// `EPERM` if it is above the caller's own.
+pub fn user_of(namespace: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    ask(namespace, NS_GET_USERNS)
+}
+
+/// The user who made a user namespace: `ioctl_ns(2)`.
+///
+/// # Errors
+///
+/// `EINVAL` if it is none.
+#[expect(unsafe_code, reason = "ioctl(2)")]
+pub fn owner_of(user_namespace: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut uid = 0_u32;
+    let place = std::ptr::from_mut(&mut uid);
+    // SAFETY: the kernel writes one id, whose place lives until the call returns.
+    let result = unsafe { libc::ioctl(user_namespace.as_raw_fd(), NS_GET_OWNER_UID, place) };
+    if result == 0 { Ok(uid) } else { Err(io::Error::last_os_error()) }
+}
+
+#[expect(unsafe_code, reason = "ioctl(2)")]
+fn ask(namespace: BorrowedFd<'_>, question: libc::Ioctl) -> io::Result<OwnedFd> {
+    // SAFETY: these questions have no argument, and are answered by a new descriptor.
+    let answer = unsafe { libc::ioctl(namespace.as_raw_fd(), question) };
+    if answer < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel just made it, and nobody else has it. It is close-on-exec.
+    Ok(unsafe { OwnedFd::from_raw_fd(answer) })
+}
+
+const NS_GET_USERNS: libc::Ioctl = 0xb701;
+const NS_GET_PARENT: libc::Ioctl = 0xb702;
+const NS_GET_OWNER_UID: libc::Ioctl = 0xb704;
 
 /// Whether the process is in the first user namespace, in which root is root.
 pub fn is_initial_user() -> bool {

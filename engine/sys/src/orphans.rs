@@ -8,9 +8,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
-use rustix::process::Pid;
-
-use crate::process::{PidFd, start_time};
+use crate::process::{PidFd, runs, start_time};
 
 const PREFIX: &str = "sarus:";
 const SIGKILL: i32 = 9;
@@ -43,11 +41,9 @@ fn sweep_one(pid: i32, uid: u32, mine: Option<&Path>) -> bool {
         return false;
     }
     // The descriptor comes before the look, so that what is killed is what was looked at.
-    let Some(process) = Pid::from_raw(pid).and_then(|pid| PidFd::open(pid).ok()) else {
-        return false;
-    };
+    let Ok(process) = PidFd::of(pid) else { return false };
     let Some((supervisor, started)) = supervisor(directory) else { return false };
-    start_time(supervisor) != Some(started) && process.signal(SIGKILL).is_ok()
+    !runs(supervisor, started) && process.signal(SIGKILL).is_ok()
 }
 
 fn namespace(process: &Path) -> Option<std::path::PathBuf> {

@@ -55,10 +55,11 @@ pub fn fork() -> io::Result<Fork> {
     // so no other thread can hold a lock that the child needs.
     match unsafe { libc::fork() } {
         0 => Ok(Fork::Child),
-        child => match Pid::from_raw(child) {
-            Some(pid) if child > 0 => Ok(Fork::Parent(Child(pid))),
-            _ => Err(io::Error::last_os_error()),
-        },
+        child if child > 0 => {
+            let pid = Pid::from_raw(child).ok_or_else(io::Error::last_os_error)?;
+            Ok(Fork::Parent(Child(pid)))
+        }
+        _ => Err(io::Error::last_os_error()),
     }
 }
 
@@ -125,11 +126,33 @@ pub fn reap_any() -> io::Result<Option<(Pid, Ended)>> {
 pub struct PidFd(OwnedFd);
 
 impl PidFd {
+    /// The process with that number, whatever the number is.
+    ///
+    /// # Errors
+    ///
+    /// `ESRCH` if there is no such process.
+    pub fn of(pid: i32) -> io::Result<Self> {
+        let pid = if pid > 0 { Pid::from_raw(pid) } else { None };
+        Self::open(pid.ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))?)
+    }
+
     /// # Errors
     ///
     /// `ESRCH` if there is no such process.
     pub fn open(pid: Pid) -> io::Result<Self> {
         Ok(Self(pidfd_open(pid, PidfdFlags::empty())?))
+    }
+
+    /// Whether the process has ended, reaped or not.
+    ///
+    /// # Errors
+    ///
+    /// As `poll(2)`.
+    pub fn has_ended(&self) -> io::Result<bool> {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let mut waited = [PollFd::from_borrowed_fd(self.0.as_fd(), PollFlags::IN)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        Ok(poll(&mut waited, Some(&now))? > 0)
     }
 
     /// Sends a signal by number, real-time signals included.
@@ -188,6 +211,18 @@ pub fn start_time(pid: i32) -> Option<u64> {
     stat_field(pid, 22)
 }
 
+/// Whether the process that started at that time still runs: one that has ended and waits to be
+/// reaped does not.
+pub fn runs(pid: i32, started: u64) -> bool {
+    let state: Option<char> = stat_field(pid, 3);
+    start_time(pid) == Some(started) && !matches!(state, Some('Z' | 'X') | None)
+}
+
+/// Whether the process is stopped, by a signal or a debugger.
+pub fn is_stopped(pid: i32) -> bool {
+    matches!(stat_field(pid, 3), Some('T' | 't'))
+}
+
 /// The parent of a process. None if there is no such process.
 pub fn parent(pid: i32) -> Option<i32> {
     stat_field(pid, 4)
@@ -234,15 +269,54 @@ const AFFINITY_SIZE: usize = 8192;
 /// # Errors
 ///
 /// None in practice.
-#[expect(unsafe_code, reason = "the mask's size is not that of the C library's type")]
 pub fn affinity() -> io::Result<Vec<u8>> {
+    affinity_of(0)
+}
+
+/// The CPUs that a process may use, as the kernel's mask of bits.
+///
+/// # Errors
+///
+/// `ESRCH` if there is no such process.
+#[expect(unsafe_code, reason = "the mask's size is not that of the C library's type")]
+pub fn affinity_of(pid: i32) -> io::Result<Vec<u8>> {
     let mut mask = vec![0_u8; AFFINITY_SIZE];
     // SAFETY: the buffer is as long as said.
-    let size =
-        unsafe { libc::syscall(libc::SYS_sched_getaffinity, 0, AFFINITY_SIZE, mask.as_mut_ptr()) };
+    let size = unsafe {
+        libc::syscall(libc::SYS_sched_getaffinity, pid, AFFINITY_SIZE, mask.as_mut_ptr())
+    };
     let size = usize::try_from(size).map_err(|_negative| io::Error::last_os_error())?;
     mask.truncate(size);
     Ok(mask)
+}
+
+/// Lets the calling thread use those CPUs, of which the kernel takes those that the cgroup permits.
+///
+/// # Errors
+///
+/// `EINVAL` if the cgroup permits none of them.
+#[expect(unsafe_code, reason = "the mask's size is not that of the C library's type")]
+pub fn set_affinity(mask: &[u8]) -> io::Result<()> {
+    // SAFETY: the mask is as long as said.
+    let result =
+        unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, mask.len(), mask.as_ptr()) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Opens the file in memory (`memfd_create(2)`) of that name which a process holds.
+///
+/// # Errors
+///
+/// `ENOENT` if it holds none; `EACCES` where the caller may not look into the process.
+pub fn memory_file(pid: i32, name: &str) -> io::Result<std::fs::File> {
+    let wanted = format!("/memfd:{name} (deleted)");
+    for entry in std::fs::read_dir(format!("/proc/{pid}/fd"))? {
+        let path = entry?.path();
+        if std::fs::read_link(&path).is_ok_and(|target| target.as_os_str() == wanted.as_str()) {
+            return std::fs::File::open(path);
+        }
+    }
+    Err(io::Error::from_raw_os_error(libc::ENOENT))
 }
 
 /// Lets the calling thread, and those it starts, run on every CPU that its cgroup allows.
@@ -250,13 +324,8 @@ pub fn affinity() -> io::Result<Vec<u8>> {
 /// # Errors
 ///
 /// None in practice.
-#[expect(unsafe_code, reason = "the mask's size is not that of the C library's type")]
 pub fn use_all_cpus() -> io::Result<()> {
-    let mask = [u8::MAX; AFFINITY_SIZE];
-    // SAFETY: the buffer is as long as said, and is only read.
-    let result =
-        unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, AFFINITY_SIZE, mask.as_ptr()) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    set_affinity(&[u8::MAX; AFFINITY_SIZE])
 }
 
 /// Bytes in a page of memory.
@@ -296,6 +365,21 @@ pub fn duplicate(source: BorrowedFd<'_>, target: i32) -> io::Result<()> {
     // their own descriptors afterwards but those they arrange here.
     let result = unsafe { libc::dup2(source.as_raw_fd(), target) };
     if result == target { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Closes every descriptor but one, in a process that has no other use for them.
+#[expect(unsafe_code, reason = "close_range(2)")]
+pub fn close_all_but(kept: BorrowedFd<'_>) {
+    use std::os::fd::AsRawFd;
+    let kept = kept.as_raw_fd().unsigned_abs();
+    let close = |first: u32, last: u32| {
+        // SAFETY: the callers are forked children that use none of these descriptors afterwards.
+        let _none_is_open = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+    };
+    if kept > 0 {
+        close(0, kept - 1);
+    }
+    close(kept + 1, u32::MAX);
 }
 
 /// Closes a descriptor, known by its number, when a program is executed.

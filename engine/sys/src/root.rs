@@ -8,8 +8,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat, openat2};
+use rustix::fs::{
+    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, fstat, mkdirat, openat,
+    openat2,
+};
 use rustix::io::Errno;
+
+use crate::identity::Person;
 
 /// Times a resolution is repeated when a rename got in its way.
 const ATTEMPTS_MAX: usize = 8;
@@ -69,6 +74,36 @@ impl Root<'_> {
             (Kind::File, true) => Err(io::Error::from_raw_os_error(libc::EISDIR)),
             _ => Ok(found),
         }
+    }
+
+    /// The same as [`Root::ensure`] for whoever may do everything, on behalf of `owner`: makes
+    /// only what is to be in directories of the root's own file system, and gives it to `owner`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Root::ensure`]; `EACCES` where the way leads into another file system.
+    pub fn ensure_in_layer(self, path: &Path, kind: Kind, owner: Person) -> io::Result<OwnedFd> {
+        let device = fstat(self.0)?.st_dev;
+        let path = normal(path);
+        let mut directory = self.resolve(Path::new("/"))?;
+        let names: Vec<&OsStr> = path.iter().collect();
+        for (index, name) in names.iter().enumerate() {
+            if fstat(&directory)?.st_dev != device {
+                return Err(io::Error::from_raw_os_error(libc::EACCES));
+            }
+            let so_far: PathBuf = names[..=index].iter().collect();
+            let kind = if index + 1 == names.len() { kind } else { Kind::Directory };
+            directory = match self.resolve(&so_far) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    let made = make_one(directory.as_fd(), name, kind)?;
+                    let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
+                    chownat(&made, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)?;
+                    made
+                }
+                found => found?,
+            };
+        }
+        Ok(directory)
     }
 
     fn make(self, path: &Path, kind: Kind) -> io::Result<OwnedFd> {

@@ -56,6 +56,15 @@ pub fn take_ignored() -> io::Result<SignalMask> {
     Ok(SignalMask(mask & !(1 << (libc::SIGPIPE - 1))))
 }
 
+/// A signal that was pending.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Received {
+    /// Its number.
+    pub number: i32,
+    /// The kernel sent it, not a process: a terminal's key, a limit.
+    pub by_kernel: bool,
+}
+
 /// Reads the signals that are blocked.
 #[derive(Debug)]
 pub struct SignalReader(OwnedFd);
@@ -88,17 +97,20 @@ impl SignalReader {
         Ok(Self(unsafe { OwnedFd::from_raw_fd(descriptor) }))
     }
 
-    /// The number of the next pending signal, if there is one.
+    /// The next pending signal, if there is one.
     ///
     /// # Errors
     ///
     /// As `read(2)`.
-    pub fn next(&self) -> io::Result<Option<i32>> {
+    pub fn next(&self) -> io::Result<Option<Received>> {
         let mut record = [0_u8; size_of::<libc::signalfd_siginfo>()];
         match rustix::io::read(&self.0, &mut record) {
             Ok(_) => {
-                let [a, b, c, d, ..] = record;
-                Ok(i32::try_from(u32::from_ne_bytes([a, b, c, d])).ok())
+                // ssi_signo, ssi_errno, ssi_code of `signalfd_siginfo`.
+                let [a, b, c, d, _, _, _, _, e, f, g, h, ..] = record;
+                let number = i32::from_ne_bytes([a, b, c, d]);
+                let by_kernel = i32::from_ne_bytes([e, f, g, h]) == libc::SI_KERNEL;
+                Ok(Some(Received { number, by_kernel }))
             }
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(None),
             Err(error) => Err(error.into()),
@@ -135,6 +147,20 @@ fn ignore_one(signal: i32) {
 /// are executed would inherit.
 pub fn restore_pipe_signal() {
     restore_default(libc::SIGPIPE);
+}
+
+/// Makes a limit on the size of files an error of the write, which can be reported, instead of the
+/// end of the process. Programs that are executed get the signal's default effect back by
+/// [`restore_file_size_limit`].
+#[expect(unsafe_code, reason = "signal(2)")]
+pub fn ignore_file_size_limit() {
+    // SAFETY: no handler is installed.
+    let _cannot_fail = unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+}
+
+/// Undoes [`ignore_file_size_limit`].
+pub fn restore_file_size_limit() {
+    restore_default(libc::SIGXFSZ);
 }
 
 #[expect(unsafe_code, reason = "signal(2)")]
