@@ -33,6 +33,10 @@ pub struct Config {
     pub squashfs: Squashfs,
     /// `imageMount`: how images are mounted.
     pub image_mount: ImageMount,
+    /// `kernelImages`: which images the kernel may mount with the privilege of a setuid shim.
+    pub kernel_images: KernelImages,
+    /// `verifiedImages`: a file with the fs-verity digests of images that were checked, absolute.
+    pub verified_images: Option<PathBuf>,
     /// `squashfusePath`: absolute; without it looked up in `PATH`.
     pub squashfuse_path: Option<PathBuf>,
     /// `tempDir`: node-local directory for what must be on disk; without it `TMPDIR`, else `/tmp`.
@@ -83,6 +87,8 @@ impl Default for Config {
             centralized_repository_dir: None,
             squashfs: Squashfs::default(),
             image_mount: ImageMount::Auto,
+            kernel_images: KernelImages::Store,
+            verified_images: None,
             squashfuse_path: None,
             temp_dir: None,
             writable: Writable::default(),
@@ -132,6 +138,7 @@ impl Config {
             self.crun_path.as_ref(),
             seccomp_profile,
             self.oci_bundle_dir.as_ref(),
+            self.verified_images.as_ref(),
         ]
         .into_iter()
         .flatten()
@@ -200,11 +207,28 @@ pub enum ImageMount {
     Unpack,
 }
 
+/// Which images the kernel's squashfs may read on behalf of a user: a damaged or hostile one could
+/// find a fault in the kernel. Root decides for itself, but never about a file that others can write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KernelImages {
+    /// Every file that the user can read.
+    Any,
+    /// Those of the site's store, where nobody but root can write.
+    Store,
+    /// Those of the site's store, and files under fs-verity whose digest is in `verifiedImages`.
+    Verified,
+    /// None: every run of a user is rootless.
+    None,
+}
+
 /// The container's writable layer.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Writable {
     /// Its limit in bytes while it is in memory; without one the kernel's default, half the memory.
     pub size: Option<u64>,
+    /// The limit in bytes of all of a step's writable layers on one node: each of its tasks gets an
+    /// equal part, if that is less than `size`.
+    pub node_size: Option<u64>,
     /// A directory on disk that holds it instead of memory; without one memory.
     pub directory: Option<PathBuf>,
 }

@@ -18,8 +18,8 @@ pub mod seccomp;
 mod trust;
 
 pub use config::{
-    Compression, Config, ContainersPolicy, ImageMount, Runtime, SeccompProfile, SiteDevice,
-    SiteMount, Squashfs, UserMounts, Writable,
+    Compression, Config, ContainersPolicy, ImageMount, KernelImages, Runtime, SeccompProfile,
+    SiteDevice, SiteMount, Squashfs, UserMounts, Writable,
 };
 pub use document::{DEPTH_MAX, FILE_SIZE_MAX};
 pub use environment::Environment;

@@ -5,8 +5,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::config::{
-    Compression, Config, ContainersPolicy, ImageMount, Runtime, SeccompProfile, SiteDevice,
-    SiteMount, Squashfs,
+    Compression, Config, ContainersPolicy, ImageMount, KernelImages, Runtime, SeccompProfile,
+    SiteDevice, SiteMount, Squashfs,
 };
 use crate::document;
 use crate::environment::Environment;
@@ -132,6 +132,7 @@ impl Reader<'_> {
             "removalGrace" => config.removal_grace = field.seconds(0)?,
             "squashfs" => squashfs(&mut config.squashfs, field)?,
             "imageMount" => config.image_mount = image_mount(field)?,
+            "kernelImages" => config.kernel_images = kernel_images(field)?,
             "writable" => self.writable(field)?,
             "siteMounts" => self.site_mounts(field)?,
             "siteDevices" => config.site_devices = field.list_of(site_device)?,
@@ -158,6 +159,7 @@ impl Reader<'_> {
             "storeDir" => &mut config.store_dir,
             "localRepositoryBaseDir" => &mut config.local_repository_base_dir,
             "centralizedRepositoryDir" => &mut config.centralized_repository_dir,
+            "verifiedImages" => &mut config.verified_images,
             "squashfusePath" => &mut config.squashfuse_path,
             "tempDir" => &mut config.temp_dir,
             "containersRegistries.dPath" => &mut config.containers_registries_d,
@@ -202,6 +204,9 @@ impl Reader<'_> {
         let writable = &mut self.config.writable;
         if let Some(size) = object.optional("size") {
             writable.size = Some(size.size()?);
+        }
+        if let Some(size) = object.optional("nodeSize") {
+            writable.node_size = Some(size.size()?);
         }
         if let Some(directory) = object.optional("directory") {
             writable.directory = Some(directory.absolute()?);
@@ -303,6 +308,15 @@ fn image_mount(field: &Field<'_>) -> Result<ImageMount, Fault> {
         ("kernel", ImageMount::Kernel),
         ("fuse", ImageMount::Fuse),
         ("unpack", ImageMount::Unpack),
+    ])
+}
+
+fn kernel_images(field: &Field<'_>) -> Result<KernelImages, Fault> {
+    field.one_of(&[
+        ("any", KernelImages::Any),
+        ("store", KernelImages::Store),
+        ("verified", KernelImages::Verified),
+        ("none", KernelImages::None),
     ])
 }
 

@@ -6,13 +6,15 @@
 
 mod environment;
 mod raw;
+mod record;
 mod request;
 mod users;
 
 pub use environment::{DEFAULT_PATH, Origin, Sources, Variable, Variables, variables};
 pub use raw::RawString;
+pub use record::{EXEC_VERSION, ExecRequest, RECORD_NAME, RECORD_SIZE_MAX, RECORD_VERSION, Record};
 pub use request::{
-    Command, Device, DeviceAccess, Image, Mount, MountSource, Namespaces, REQUEST_SIZE_MAX,
-    REQUEST_VERSION, Request, RequestError,
+    AccountNames, Command, Device, DeviceAccess, Image, Mount, MountSource, Namespaces,
+    REQUEST_SIZE_MAX, REQUEST_VERSION, Request, RequestError, is_container_name,
 };
 pub use users::{Account, merge_group, merge_passwd};

@@ -1,6 +1,7 @@
 //! The launch request and its checks.
 
 use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -8,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::RawString;
 
 /// The version this build writes, and the only one it reads.
-pub const REQUEST_VERSION: u32 = 1;
+pub const REQUEST_VERSION: u32 = 2;
 
 /// The largest request the shim reads, in bytes.
 pub const REQUEST_SIZE_MAX: usize = 16 << 20;
@@ -29,6 +30,9 @@ pub struct Request {
     pub image: Image,
     /// What runs in it.
     pub command: Command,
+    /// The caller's names, as the host knows them; without it the shim makes some up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<AccountNames>,
     /// The variables of the caller, in the form `NAME=value`. They travel here, since some
     /// (`LD_LIBRARY_PATH`) vanish on the way into a setuid program.
     pub host_env: Vec<RawString>,
@@ -50,6 +54,9 @@ pub struct Request {
     /// `--read-only`: the root file system refuses writes; mounts in it do not.
     #[serde(default)]
     pub read_only: bool,
+    /// `--writable-dir`: the directory on disk that holds the writable layer instead of memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub writable_dir: Option<RawString>,
     /// `--init`: an init is process 1 of the container, reaps and forwards signals.
     #[serde(default)]
     pub init: bool,
@@ -66,6 +73,27 @@ pub struct Request {
     /// How much to log on standard error: 0 nothing but errors, 1 what was chosen, 2 all.
     #[serde(default)]
     pub verbosity: u8,
+}
+
+/// What the host's user database says of the caller, for the container's `passwd` and `group`.
+///
+/// The engine looks it up, since a data base may need libraries that the shim does not load.
+/// Nothing depends on it being true: the ids are the kernel's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AccountNames {
+    /// Login name.
+    pub name: String,
+    /// Full name and such.
+    #[serde(default)]
+    pub gecos: String,
+    /// Home directory.
+    pub home: String,
+    /// Login shell.
+    pub shell: String,
+    /// Names of the caller's groups by id; a group without one gets one made up.
+    #[serde(default)]
+    pub groups: BTreeMap<u32, String>,
 }
 
 /// The image of a request.
@@ -201,11 +229,13 @@ pub enum RequestError {
     },
     /// Written by an engine of another version.
     #[error(
-        "the launch request has version {given}, this `sarus-shim` reads version {REQUEST_VERSION}"
+        "what one program of Sarus tells another has version {given}, and this one reads version {expected}"
     )]
     Version {
-        /// The version in the request.
+        /// The version that was read.
         given: u32,
+        /// The version that this build reads.
+        expected: u32,
     },
     /// A path that must be absolute is not.
     #[error("{what} `{}` is not an absolute path", path.display())]
@@ -233,6 +263,19 @@ struct Versioned {
     version: u32,
 }
 
+/// Looks at the version before anything else, so that who is of another version is told so.
+pub(crate) fn parse_versioned<T: serde::de::DeserializeOwned>(
+    json: &[u8],
+    version: u32,
+) -> Result<T, RequestError> {
+    let syntax = |source| RequestError::Syntax { source };
+    let Versioned { version: given } = serde_json::from_slice(json).map_err(syntax)?;
+    if given != version {
+        return Err(RequestError::Version { given, expected: version });
+    }
+    serde_json::from_slice(json).map_err(syntax)
+}
+
 impl Request {
     /// Parses and checks a request.
     ///
@@ -241,14 +284,18 @@ impl Request {
     /// [`RequestError`]: the version is looked at first, so that an engine of another version is
     /// told so instead of being told of an unknown field.
     pub fn parse(json: &[u8]) -> Result<Self, RequestError> {
-        let syntax = |source| RequestError::Syntax { source };
-        let Versioned { version } = serde_json::from_slice(json).map_err(syntax)?;
-        if version != REQUEST_VERSION {
-            return Err(RequestError::Version { given: version });
-        }
-        let request: Self = serde_json::from_slice(json).map_err(syntax)?;
+        let request: Self = parse_versioned(json, REQUEST_VERSION)?;
         request.check()?;
         Ok(request)
+    }
+
+    /// The value of a variable of the caller's.
+    pub fn host_variable(&self, name: &str) -> Option<RawString> {
+        let of = |entry: &RawString| {
+            let value = entry.as_bytes().strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
+            Some(RawString::from(std::ffi::OsString::from_vec(value.to_vec())))
+        };
+        self.host_env.iter().find_map(of)
     }
 
     /// Checks what the types do not: absolute paths, a command, the name.
@@ -277,6 +324,7 @@ impl Request {
     fn paths(&self) -> impl Iterator<Item = (&'static str, &RawString)> {
         let image = std::iter::once(("the image file", &self.image.squashfs));
         let workdir = self.command.workdir.iter().map(|path| ("the working directory", path));
+        let writable = self.writable_dir.iter().map(|path| ("the writable directory", path));
         let mounts = self.mounts.iter().flat_map(|mount| {
             let source = match &mount.source {
                 MountSource::Bind { path } => Some(("the mount source", path)),
@@ -287,12 +335,12 @@ impl Request {
         let devices = self.devices.iter().flat_map(|device| {
             [("the device", &device.source), ("the device's destination", &device.destination)]
         });
-        image.chain(workdir).chain(mounts).chain(devices)
+        image.chain(workdir).chain(writable).chain(mounts).chain(devices)
     }
 }
 
 /// The grammar of Docker's container names, which both runtimes accept as an id.
-fn is_container_name(name: &str) -> bool {
+pub fn is_container_name(name: &str) -> bool {
     let mut bytes = name.bytes();
     bytes.next().is_some_and(|first| first.is_ascii_alphanumeric())
         && bytes.all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
