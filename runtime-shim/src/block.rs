@@ -38,14 +38,15 @@ pub(crate) struct Descriptors {
     pub(crate) close: Vec<RawFd>,
 }
 
-/// Writes the block into an empty file in memory.
+/// Writes the block into an empty file in memory. The command gets the CPUs of `affinity`, and all
+/// else that a process has of the caller.
 pub(crate) fn write_to(
     file: &OwnedFd,
     block: &Block<'_>,
-    caller: &Caller,
+    (caller, affinity): (&Caller, &[u8]),
 ) -> Result<(), ShimError> {
     let failed = cannot("write the block for `sarus-entry`");
-    let bytes = encode(block, caller);
+    let bytes = encode(block, (caller, affinity));
     let mut rest = bytes.as_slice();
     while !rest.is_empty() {
         let written = rustix::io::write(file.as_fd(), rest).map_err(|e| failed(e.into()))?;
@@ -54,7 +55,7 @@ pub(crate) fn write_to(
     Ok(())
 }
 
-fn encode(block: &Block<'_>, caller: &Caller) -> Vec<u8> {
+fn encode(block: &Block<'_>, (caller, affinity): (&Caller, &[u8])) -> Vec<u8> {
     let numbers = block.descriptors;
     let mut writer = Writer { words: vec![0; layout::HEADER_WORDS] };
     writer.words[0] = layout::MAGIC;
@@ -67,8 +68,8 @@ fn encode(block: &Block<'_>, caller: &Caller) -> Vec<u8> {
     writer.words[layout::UMASK] = u64::from(caller.umask);
     writer.words[layout::SIGNAL_MASK] = caller.signal_mask.0;
     writer.words[layout::IGNORED_SIGNALS] = caller.ignored_signals.0;
-    writer.words[layout::AFFINITY] = writer.bytes(&caller.affinity);
-    writer.words[layout::AFFINITY + 1] = caller.affinity.len() as u64;
+    writer.words[layout::AFFINITY] = writer.bytes(affinity);
+    writer.words[layout::AFFINITY + 1] = affinity.len() as u64;
     let close: Vec<u64> = numbers.close.iter().map(|descriptor| number(*descriptor)).collect();
     writer.words[layout::CLOSE] = writer.array(&close);
     writer.words[layout::CLOSE + 1] = close.len() as u64;

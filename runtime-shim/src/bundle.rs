@@ -41,6 +41,8 @@ pub(crate) struct Contents<'a> {
     pub(crate) workdir: &'a str,
     pub(crate) annotations: &'a BTreeMap<String, String>,
     pub(crate) hooks: Value,
+    /// The option by which the host's `/proc` hides processes, if it does.
+    pub(crate) hidepid: Option<String>,
 }
 
 /// The configuration with the user's command in it, as hooks see it.
@@ -57,9 +59,13 @@ pub(crate) fn configuration(run: &Run<'_>, contents: &Contents<'_>) -> Value {
     let mut namespaces = vec![json!({ "type": "mount" })];
     if run.request.namespaces.pid {
         namespaces.push(json!({ "type": "pid" }));
-        mounts.push(json!({ "destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"] }));
+        let mut options = vec!["nosuid", "noexec", "nodev"];
+        options.extend(contents.hidepid.as_deref());
+        mounts.push(json!({
+            "destination": "/proc", "type": "proc", "source": "proc", "options": options,
+        }));
     }
-    json!({
+    let mut spec = json!({
         "ociVersion": "1.0.2",
         "process": {
             "terminal": false,
@@ -81,7 +87,29 @@ pub(crate) fn configuration(run: &Run<'_>, contents: &Contents<'_>) -> Value {
             "maskedPaths": MASKED,
             "readonlyPaths": READ_ONLY,
         },
-    })
+    });
+    let config = run.config;
+    for (object, key, value) in [
+        ("process", "apparmorProfile", &config.apparmor_profile),
+        ("process", "selinuxLabel", &config.selinux_label),
+        ("linux", "mountLabel", &config.selinux_mount_label),
+    ] {
+        if let Some(value) = value {
+            spec[object][key] = json!(value);
+        }
+    }
+    spec
+}
+
+/// The option `hidepid=` of the `/proc` in the text of `/proc/PID/mountinfo`.
+pub(crate) fn hidepid(mounts: &str) -> Option<String> {
+    let of = |line: &str| {
+        let (mount, file_system) = line.split_once(" - ")?;
+        let is_proc = mount.split(' ').nth(4) == Some("/proc") && file_system.starts_with("proc ");
+        let options = file_system.rsplit(' ').next().filter(|_| is_proc)?;
+        options.split(',').find(|option| option.starts_with("hidepid=")).map(str::to_owned)
+    };
+    mounts.lines().filter_map(of).next_back()
 }
 
 /// Rootless, the runtime's process is id 0 of the outer user namespace, and `sarus-entry` makes
@@ -132,5 +160,24 @@ pub(crate) fn final_arguments(spec: &Value, run: &Run<'_>) -> Vec<Vec<u8>> {
         given.iter().map(|argument| argument.as_bytes().to_vec()).collect()
     } else {
         listed.into_iter().map(|argument| argument.as_bytes().to_vec()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::hidepid;
+
+    #[test]
+    fn the_last_proc_says_what_it_hides() {
+        let proc = |options: &str| format!("22 1 0:21 / /proc rw,nosuid - proc proc {options}\n");
+        for (mounts, want) in [
+            (proc("rw"), None),
+            (proc("rw,hidepid=2,gid=5"), Some("hidepid=2")),
+            (proc("rw,hidepid=1") + &proc("rw,hidepid=invisible"), Some("hidepid=invisible")),
+            ("9 8 0:5 / /mnt rw - proc proc rw,hidepid=2".to_owned(), None),
+            ("9 8 0:5 / /proc rw - tmpfs x rw,hidepid=2".to_owned(), None),
+        ] {
+            assert_eq!(hidepid(&mounts).as_deref(), want, "{mounts}");
+        }
     }
 }

@@ -5,9 +5,10 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::RawFd;
 
-use rustix::process::{Resource, getrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sarus_entry::LIMITS_COUNT;
-use sarus_launch::{REQUEST_SIZE_MAX, Request};
+use sarus_launch::REQUEST_SIZE_MAX;
+use sarus_sys::identity::Person;
 use sarus_sys::signals::{self, SignalMask};
 
 use crate::error::{ShimError, cannot};
@@ -33,6 +34,7 @@ pub(crate) struct Caller {
     pub(crate) affinity: Vec<u8>,
     /// Soft and hard limit by resource number.
     pub(crate) limits: [(u64, u64); LIMITS_COUNT],
+    setuid: bool,
     request: RawFd,
 }
 
@@ -41,6 +43,8 @@ impl Caller {
     /// the supervisor.
     pub(crate) fn observe(request: &str) -> Result<Self, ShimError> {
         let request: RawFd = request.parse().map_err(|_not_a_number| ShimError::Usage)?;
+        let limits = limits();
+        raise_limits();
         let descriptors = inherited().map_err(cannot("list the open descriptors"))?;
         if request < 3 || !descriptors.contains(&request) {
             return Err(ShimError::Usage);
@@ -55,16 +59,31 @@ impl Caller {
             ignored_signals: signals::take_ignored().map_err(cannot("read the ignored signals"))?,
             umask: umask.as_raw_mode(),
             affinity: sarus_sys::process::affinity().map_err(cannot("read the CPU mask"))?,
-            limits: limits(),
+            limits,
+            setuid: rustix::process::geteuid() != rustix::process::getuid(),
             request,
         })
     }
 
-    /// Reads and checks the request. To be called once: the descriptor is closed.
-    pub(crate) fn read_request(&self) -> Result<Request, ShimError> {
+    /// The caller's ids.
+    pub(crate) fn person(&self) -> Person {
+        Person { uid: self.uid, gid: self.gid }
+    }
+
+    /// Whether this program is installed setuid root and the caller is somebody else.
+    pub(crate) fn is_setuid(&self) -> bool {
+        self.setuid
+    }
+
+    /// Reads the request. To be called once: the descriptor is closed.
+    pub(crate) fn read_request(&self) -> Result<Vec<u8>, ShimError> {
         let read = |source| ShimError::ReadRequest { source };
         let descriptor = sarus_sys::process::adopt_descriptor(self.request).map_err(read)?;
         let mut file = File::from(descriptor);
+        // A pipe or device would let the caller stop a privileged process at will.
+        if !file.metadata().map_err(read)?.is_file() {
+            return Err(ShimError::Usage);
+        }
         std::io::Seek::rewind(&mut file).map_err(read)?;
         let mut json = Vec::new();
         let limit = REQUEST_SIZE_MAX as u64;
@@ -72,7 +91,7 @@ impl Caller {
         if json.len() > REQUEST_SIZE_MAX {
             return Err(read(std::io::Error::from_raw_os_error(libc::E2BIG)));
         }
-        Request::parse(&json).map_err(|source| ShimError::Request { source })
+        Ok(json)
     }
 }
 
@@ -116,6 +135,23 @@ const RESOURCES: [Resource; LIMITS_COUNT] = [
     Resource::Rtprio,
     Resource::Rttime,
 ];
+
+/// Raises what the caller limited and this program needs: as far as it goes, and for the time
+/// until `sarus-entry` puts the caller's limits back.
+fn raise_limits() {
+    const DESCRIPTORS: u64 = 4096;
+    let is_root = rustix::process::geteuid().is_root();
+    for resource in [Resource::Fsize, Resource::Data, Resource::As, Resource::Cpu, Resource::Nofile]
+    {
+        let hard = getrlimit(resource).maximum;
+        let most = match (is_root, resource) {
+            (false, _) => hard,
+            (true, Resource::Nofile) => hard.map(|hard| hard.max(DESCRIPTORS)),
+            (true, _) => None,
+        };
+        let _as_it_was = setrlimit(resource, Rlimit { current: most, maximum: most });
+    }
+}
 
 fn limits() -> [(u64, u64); LIMITS_COUNT] {
     RESOURCES.map(|resource| {

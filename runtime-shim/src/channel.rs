@@ -9,7 +9,6 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recvmsg, send, sockopt,
 };
 use sarus_entry::{message, step};
-use sarus_launch::{RawString, Request};
 
 use crate::error::{ShimError, cannot};
 
@@ -90,9 +89,8 @@ impl Channel {
     }
 
     /// What a failure of the entry means for the user.
-    pub(crate) fn explain(&self, failed: u8, errno: i32, request: &Request) -> ShimError {
-        let program = request.command.args.first().map(RawString::to_string_lossy);
-        let program = program.unwrap_or_default();
+    pub(crate) fn explain(&self, failed: u8, errno: i32, program: &str) -> ShimError {
+        let program = program.to_owned();
         let source = io::Error::from_raw_os_error(errno);
         let command = |because: String, code| ShimError::Command { program, because, code };
         match failed {

@@ -1,30 +1,35 @@
 //! Makes the container, in a child of the supervisor, and becomes the OCI runtime.
 //!
-//! Everything this process makes, it makes in its own mount namespace (rootless: and user
-//! namespace); the kernel takes it all back when the last process in there is gone.
+//! Everything this process makes, it makes in mount namespaces of the user's runs; the kernel takes
+//! it all back when the last process and descriptor in there is gone.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{MemfdFlags, Mode as FileMode, OFlags, memfd_create, open};
-use sarus_config::hooks::{Hook, Occasion};
+use sarus_config::hooks::{Hook, Occasion, Stage};
 use sarus_entry::flag;
 use sarus_launch::{Sources, Variables, variables};
+use sarus_sys::identity::become_root;
 use sarus_sys::mount::{Attributes, DetachedMount, FileSystem};
 use sarus_sys::root::{Kind, Root};
+use sarus_sys::scratch::Scratch;
 use serde_json::{Value, json};
 
 use crate::block::{self, Block, Descriptors};
 use crate::bundle::{self, Contents};
 use crate::descriptors::Arrangement;
 use crate::error::{ShimError, cannot};
-use crate::image::{ImageFile, Run, attach_at, release_signals};
-use crate::mode::{self, Mode};
+use crate::image::{ImageFile, Lower, Run, attach_at, release_signals};
+use crate::janitor::Instructions;
+use crate::mode::Mode;
+use crate::rootfs::Overlay;
 use crate::runtime::Runtime;
 use crate::seccomp::Filter;
-use crate::{hooks, rootfs, user_mounts};
+use crate::{hooks, reports, rootfs, seal, setup, user_mounts};
 
 /// What the supervisor decided before it forked.
 #[derive(Debug)]
@@ -51,37 +56,77 @@ pub(crate) struct Ends {
     pub(crate) output: OwnedFd,
 }
 
+impl Plan<'_> {
+    /// Whether a hook of the stage `poststop` runs for this container.
+    pub(crate) fn has_poststop(&self) -> bool {
+        self.hooks.iter().any(|hook| hook.stages.contains(&Stage::Poststop))
+    }
+}
+
 /// Returns only on failure, before the runtime was executed.
-pub(crate) fn construct(plan: &Plan<'_>, ends: Ends) -> Result<Infallible, ShimError> {
+pub(crate) fn construct(
+    plan: &Plan<'_>,
+    ends: Ends,
+    janitor: Option<&Instructions>,
+) -> Result<Infallible, ShimError> {
     let run = &plan.run;
-    mode::enter(run.mode, run.caller)?;
     die_with_supervisor(run.supervisor)?;
-    let mounts = user_mounts::open(run.config, run.request)?;
-    let base = rootfs::make_base(run)?;
-    let lower = plan.image.mount(run, &base.join("lower"))?;
-    let root = rootfs::overlay(run, &base, &lower.path)?;
+    if run.mode == Mode::Privileged {
+        become_root().map_err(|source| ShimError::Privileges { source })?;
+    }
+    let setup = setup::enter(run, &plan.image, ends.progress.as_fd())?;
+    let mounts = user_mounts::open(run, &setup.base)?;
+    let own = rootfs::make_own(run, &setup)?;
+    let Overlay { root, scratch } = rootfs::overlay(run, &setup, &own)?;
     let root = Root(root.as_fd());
     rootfs::mount_system(run, root)?;
-    hide_cgroups(run.mode, &plan.runtime)?;
-    user_mounts::attach_all(mounts, root)?;
+    hide_cgroups(&plan.runtime)?;
+    user_mounts::attach_all(run, mounts, (root, &own.join("rootfs")))?;
     let workdir = make_workdir(run, root)?;
-    let (arrangement, descriptors, ends) = arrange(plan, ends)?;
+    let Lower { server, scratch: unpacked, .. } = setup.lower;
+    // Kept, since dropping it would remove it: the supervisor's is a copy of the same lock.
+    let unreported = unpacked.as_ref().filter(|_| !setup.is_reported);
+    let (own_users, is_first) = (setup.own, setup.is_first);
+    let (arrangement, descriptors, ends) = arrange(plan, ends, own_users)?;
     let variables = container_variables(run);
+    let mut stages = hooks::for_bundle(&plan.hooks);
+    seal::add(run, &plan.runtime, &own.join("rootfs"), &mut stages);
     let contents = Contents {
-        base: &base,
+        base: &own,
         variables: &variables,
         workdir: &workdir,
         annotations: &annotations(run, &descriptors),
-        hooks: hooks::for_bundle(&plan.hooks),
+        hidepid: hidepid(),
+        hooks: stages,
     };
     let spec = hooks::precreate(&plan.hooks, bundle::configuration(run, &contents))?;
-    report(&ends.progress, &base, lower.server)?;
-    finish(plan, &base, (spec, &variables), (arrangement, descriptors, ends))
+    let environment = bundle::final_environment(&spec, &variables);
+    let listed = write_environment(&environment)?;
+    if let Some(janitor) = janitor {
+        janitor.tell(&own)?;
+    }
+    let places = (own.as_path(), Path::new(&workdir));
+    let directories: Vec<&Scratch> = scratch.iter().chain(unreported).collect();
+    let rest = (server, directories.as_slice(), is_first);
+    reports::report_built(ends.progress.as_fd(), places, listed.as_fd(), rest)?;
+    finish(plan, &own, (spec, &environment), (arrangement, descriptors, ends))
+}
+
+/// The variables as a file in memory, each closed by a NUL byte.
+fn write_environment(environment: &[Vec<u8>]) -> Result<OwnedFd, ShimError> {
+    let failed = cannot("write the variables down");
+    let memory = memfd_create("environment", MemfdFlags::CLOEXEC).map_err(|e| failed(e.into()))?;
+    let mut file = std::fs::File::from(memory);
+    for entry in environment {
+        let written = file.write_all(entry).and_then(|()| file.write_all(&[0]));
+        written.map_err(&failed)?;
+    }
+    Ok(file.into())
 }
 
 /// The kernel ends this process when the supervisor is killed; also when it was killed before
 /// this was set.
-fn die_with_supervisor(supervisor: i32) -> Result<(), ShimError> {
+pub(crate) fn die_with_supervisor(supervisor: i32) -> Result<(), ShimError> {
     let signal = Some(rustix::process::Signal::KILL);
     rustix::process::set_parent_process_death_signal(signal)
         .map_err(|e| cannot("bind the life of this process to the supervisor's")(e.into()))?;
@@ -98,24 +143,33 @@ fn make_workdir(run: &Run<'_>, root: Root<'_>) -> Result<String, ShimError> {
     let images = run.request.image.workdir.as_ref().filter(|path| path.starts_with('/'));
     let path = users.or(images.map(PathBuf::from)).unwrap_or_else(|| PathBuf::from("/"));
     let failed = |source| ShimError::Workdir { path: path.clone(), source };
-    root.ensure(&path, Kind::Directory).map_err(failed)?;
+    user_mounts::ensure(run, root, (&path, Kind::Directory)).map_err(failed)?;
     let text = path.to_str().map(str::to_owned);
     text.ok_or_else(|| failed(std::io::Error::from_raw_os_error(libc::EILSEQ)))
+}
+
+/// How the host hides processes of others (`hidepid=` of `proc(5)`), for a `/proc` of the
+/// container's own; the host's own `/proc` brings it along.
+fn hidepid() -> Option<String> {
+    let mut mounts = String::new();
+    let read = std::fs::File::open("/proc/self/mountinfo")
+        .and_then(|mut file| std::io::Read::read_to_string(&mut file, &mut mounts));
+    read.ok().and_then(|_size| bundle::hidepid(&mounts))
 }
 
 /// Keeps the runtimes from making cgroups: processes stay where the launcher put them.
 ///
 /// runc goes on without when it may not write to the hierarchy, which it is told to expect
-/// (`--rootless`); in a user namespace it may not anyway. crun is told by an option, but refuses
+/// (`--rootless`). crun is told by an option, but refuses
 /// to look at a hybrid hierarchy, so it sees none.
-fn hide_cgroups(mode: Mode, runtime: &Runtime) -> Result<(), ShimError> {
+fn hide_cgroups(runtime: &Runtime) -> Result<(), ShimError> {
     let cgroups = Path::new("/sys/fs/cgroup");
     let failed = cannot("hide the cgroups from the runtime");
     if runtime.is_crun && cgroups.exists() {
         let empty = FileSystem::open("tmpfs").map_err(&failed)?;
         return attach_at(empty.mount(Attributes::default()).map_err(&failed)?, cgroups);
     }
-    if mode == Mode::Privileged && cgroups.exists() {
+    if cgroups.exists() {
         let copy = DetachedMount::copy_of(rustix::fs::CWD, cgroups).map_err(&failed)?;
         copy.restrict(Attributes { read_only: true, ..Attributes::default() }).map_err(&failed)?;
         return attach_at(copy, cgroups);
@@ -130,7 +184,11 @@ struct Kept {
     entry_number: i32,
 }
 
-fn arrange(plan: &Plan<'_>, ends: Ends) -> Result<(Arrangement, Descriptors, Kept), ShimError> {
+fn arrange(
+    plan: &Plan<'_>,
+    ends: Ends,
+    users: Option<OwnedFd>,
+) -> Result<(Arrangement, Descriptors, Kept), ShimError> {
     let run = &plan.run;
     let mut arrangement = Arrangement::new(&run.caller.descriptors);
     let stdio = [
@@ -140,10 +198,7 @@ fn arrange(plan: &Plan<'_>, ends: Ends) -> Result<(Arrangement, Descriptors, Kep
     ];
     let entry_number = arrangement.take(&plan.entry)?;
     let socket = arrangement.take(&ends.entry)?;
-    let user_namespace = match run.mode {
-        Mode::Rootless => Some(arrangement.take(mode::users_own_namespace(run.caller)?)?),
-        Mode::Privileged => None,
-    };
+    let user_namespace = users.map(|users| arrangement.take(users)).transpose()?;
     let descriptors = Descriptors { user_namespace, socket, stdio, close: Vec::new() };
     let kept = Kept { progress: ends.progress, output: ends.output, entry_number };
     Ok((arrangement, descriptors, kept))
@@ -191,11 +246,10 @@ pub(crate) fn occasion<'a>(
 fn finish(
     plan: &Plan<'_>,
     base: &Path,
-    (mut spec, variables): (Value, &Variables),
+    (mut spec, environment): (Value, &[Vec<u8>]),
     (mut arrangement, mut descriptors, kept): (Arrangement, Descriptors, Kept),
 ) -> Result<Infallible, ShimError> {
     let run = &plan.run;
-    let environment = bundle::final_environment(&spec, variables);
     let arguments = bundle::final_arguments(&spec, run);
     // The block's own number is part of what it says, so its place is taken first.
     let placeholder = memfd_create("sarus-entry", MemfdFlags::CLOEXEC)
@@ -205,32 +259,24 @@ fn finish(
     let block = Block {
         flags: flags(run),
         arguments: &arguments,
-        environment: &environment,
-        search_path: search_path(&environment),
+        environment,
+        search_path: search_path(environment),
         descriptors: &descriptors,
         filters: &plan.filters,
     };
-    block::write_to(&placeholder, &block, run.caller)?;
+    block::write_to(&placeholder, &block, (run.caller, &run.caller.affinity))?;
     spec["process"]["args"] =
         json!([format!("/proc/self/fd/{}", kept.entry_number), number.to_string()]);
     write_bundle(base, &spec)?;
     let arguments = plan.runtime.arguments(base, arrangement.preserved(), &plan.id);
     log::debug!("executing {arguments:?}");
+    // Acting with the caller's rights has undone it: prctl(2), PR_SET_PDEATHSIG.
+    die_with_supervisor(run.supervisor)?;
     release_signals()?;
     arrangement.establish(&kept.output)?;
     let path = plan.runtime.path.clone();
     let source = sarus_sys::process::execute(path.as_os_str(), &arguments, &Runtime::environment());
     Err(ShimError::ExecuteRuntime { path, source })
-}
-
-/// Tells the supervisor where the run's files are, and waits until it has taken note.
-fn report(supervisor: &OwnedFd, base: &Path, server: Option<i32>) -> Result<(), ShimError> {
-    let failed = |e: rustix::io::Errno| cannot("report to the supervisor")(e.into());
-    let mut text = format!("{}\n", server.unwrap_or(0)).into_bytes();
-    text.extend_from_slice(base.as_os_str().as_encoded_bytes());
-    rustix::io::write(supervisor, &text).map_err(failed)?;
-    rustix::io::read(supervisor, &mut [0_u8; 1]).map_err(failed)?;
-    Ok(())
 }
 
 fn flags(run: &Run<'_>) -> u64 {
@@ -242,7 +288,7 @@ fn flags(run: &Run<'_>) -> u64 {
     bits.iter().filter(|(set, _)| *set).map(|(_, bit)| bit).sum()
 }
 
-fn search_path(environment: &[Vec<u8>]) -> &[u8] {
+pub(crate) fn search_path(environment: &[Vec<u8>]) -> &[u8] {
     let path = environment.iter().rev().find_map(|entry| entry.strip_prefix(b"PATH="));
     path.unwrap_or(sarus_launch::DEFAULT_PATH.as_bytes())
 }

@@ -53,6 +53,16 @@ pub(crate) enum ShimError {
     NotADevice { path: PathBuf },
     #[error("cannot use the working directory `{}`", path.display())]
     Workdir { path: PathBuf, source: io::Error },
+    #[error("cannot make a directory for the run in `{}`", path.display())]
+    Scratch { path: PathBuf, source: io::Error },
+    #[error("a container named `{name}` runs already")]
+    NameTaken { name: String, pid: Option<i32> },
+    #[error("the OCI runtime `{}` is not the site's choice", path.display())]
+    RuntimeRefused { path: PathBuf },
+    #[error("the annotation `{key}` is for the OCI runtime, and not for users to set")]
+    AnnotationRefused { key: String },
+    #[error("there is no running container of yours that process {pid} supervises")]
+    NoContainer { pid: i32, source: io::Error },
     #[error("no OCI runtime found; looked for {}", looked_for.join(", "))]
     NoRuntime { looked_for: Vec<String> },
     #[error("cannot find `sarus-entry`, the first program inside a container, at `{}`", path.display())]
@@ -83,13 +93,32 @@ impl ShimError {
 
     /// What to do about it.
     fn hint(&self) -> Option<String> {
-        let fixed = match self {
-            Self::NoUserNamespace { advice, .. } => return Some(advice.clone()),
-            Self::Config { source } => return source.hint(),
-            Self::Hooks { source } => return source.hint(),
+        match self {
+            Self::NoUserNamespace { advice, .. } => Some(advice.clone()),
+            Self::Config { source } => source.hint(),
+            Self::Hooks { source } => source.hint(),
             Self::NoFuse { why, .. } => {
-                return Some(format!("{why}; or set `imageMount` to `auto` in sarus.json"));
+                Some(format!("{why}; or set `imageMount` to `auto` in sarus.json"))
             }
+            Self::NameTaken { pid, .. } => {
+                let who = pid.map_or(String::new(), |pid| format!(" (process {pid})"));
+                Some(format!(
+                    "`sarus ps` lists it{who}; choose another `--name`, or `sarus kill` it"
+                ))
+            }
+            _ => self.fixed_hint().map(str::to_owned),
+        }
+    }
+
+    /// Advice that does not depend on the case.
+    fn fixed_hint(&self) -> Option<&'static str> {
+        let hint = match self {
+            Self::Scratch { .. } => "`tempDir` in sarus.json, or `--writable-dir`, names where",
+            Self::RuntimeRefused { .. } => {
+                "here the runtime runs as root: `--runtime` takes `runc` or `crun`, the rest is in the site's sarus.json"
+            }
+            Self::AnnotationRefused { .. } => "leave it away, or ask the administrator for a hook",
+            Self::NoContainer { .. } => "`sarus ps` lists those that run",
             Self::Usage => "see `sarus help run`",
             Self::SeccompProfile { .. } => {
                 "`seccompProfile` in sarus.json names it; its format is that of containers-seccomp.json(5), see CONFIGURATION.md"
@@ -115,6 +144,9 @@ impl ShimError {
             Self::MountSource { .. } => {
                 "check that the path exists on this node and that you may read it"
             }
+            Self::MountTarget { .. } => {
+                "name a path that is in the image, or that can be made there; in a directory of the host it must exist"
+            }
             Self::NotADevice { .. } => {
                 "`--device` takes a device node of the host; use `-v` for files and directories"
             }
@@ -136,7 +168,7 @@ impl ShimError {
             }
             _ => return None,
         };
-        Some(fixed.to_owned())
+        Some(hint)
     }
 
     /// Words of another program or of the kernel, which belong to the error as its cause.

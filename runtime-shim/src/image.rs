@@ -1,5 +1,6 @@
 //! The image's files, mounted: by the kernel, by a FUSE server, or unpacked on disk.
 
+use std::ffi::CString;
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -9,22 +10,25 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode as FileMode, OFlags, open};
 use sarus_config::{Config, ImageMount};
 use sarus_launch::Request;
+use sarus_sys::identity::{Person, with_rights_of};
 use sarus_sys::loop_device::LoopDevice;
 use sarus_sys::mount::{Attributes, DetachedMount, FileSystem, mount_fuse};
 use sarus_sys::process::{self, Fork, fork};
+use sarus_sys::scratch::Scratch;
 
 use crate::caller::Caller;
 use crate::descriptors::{duplicate, hide, open_null};
 use crate::error::{ShimError, cannot};
 use crate::mode::Mode;
-use crate::scratch;
+use crate::{prepare, scratch, setup};
 
 /// The first bytes of a squashfs file: kernel, `fs/squashfs/squashfs_fs.h`.
 const MAGIC: [u8; 4] = *b"hsqs";
 
-/// Names under which a FUSE server for squashfs is installed. The low-level one alone serves a
-/// descriptor and is fast.
-const SERVER: &str = "squashfuse_ll";
+/// The FUSE server, which is installed beside this program.
+const SERVER: &str = "sarus-fuse";
+/// The one of the package squashfuse: only its low-level variant serves a descriptor.
+const OTHER_SERVER: &str = "squashfuse_ll";
 
 const READ_ONLY: Attributes =
     Attributes { read_only: true, no_suid: true, no_dev: true, no_exec: false };
@@ -41,8 +45,58 @@ pub(crate) struct ImageFile {
 pub(crate) struct Lower {
     /// Where they are.
     pub(crate) path: PathBuf,
-    /// Process id of the FUSE server, if one serves them.
-    pub(crate) server: Option<i32>,
+    /// The FUSE server, if one serves them.
+    pub(crate) server: Option<Server>,
+    /// The directory on disk that they are unpacked in, if they are.
+    pub(crate) scratch: Option<Scratch>,
+    /// Another run uses them already.
+    pub(crate) was_there: bool,
+}
+
+/// The process that serves an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Server {
+    /// Its process id.
+    pub(crate) pid: i32,
+    /// When it was started, in clock ticks since boot.
+    pub(crate) started: u64,
+}
+
+/// The file below the base that tells later runs of the image's files.
+pub(crate) const LOWER: &str = "lower";
+
+impl Lower {
+    /// Tells those who join.
+    pub(crate) fn write(&self, base: &Path) -> Result<(), ShimError> {
+        let Server { pid, started } = self.server.unwrap_or(Server { pid: 0, started: 0 });
+        let mut text = format!("{pid} {started}\n").into_bytes();
+        text.extend_from_slice(self.path.as_os_str().as_bytes());
+        #[expect(clippy::disallowed_methods, reason = "the file is in memory of our own")]
+        std::fs::write(base.join(LOWER), text).map_err(cannot("write down where the image is"))
+    }
+
+    /// Hears it.
+    pub(crate) fn read(base: &Path) -> Result<Self, ShimError> {
+        let failed = cannot("read where the image is");
+        let text = setup::read_small(&base.join(LOWER)).map_err(&failed)?;
+        let invalid = || failed(std::io::Error::from(std::io::ErrorKind::InvalidData));
+        let (server, path) = text.split_once('\n').ok_or_else(invalid)?;
+        let path = PathBuf::from(path);
+        let scratch = match path.starts_with(base) {
+            true => None,
+            false => path.parent().map(setup::hold_scratch).transpose()?,
+        };
+        Ok(Self { server: Server::parse(server), path, scratch, was_there: true })
+    }
+}
+
+impl Server {
+    /// `PID STARTED`; none for process 0.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let (pid, started) = text.split_once(' ')?;
+        let (pid, started) = (pid.parse().ok()?, started.parse().ok()?);
+        (pid > 0).then_some(Self { pid, started })
+    }
 }
 
 impl ImageFile {
@@ -64,15 +118,26 @@ impl ImageFile {
         Ok(Self { file, path })
     }
 
-    /// Shows the image's files at `lower`, or says where they are instead.
-    pub(crate) fn mount(&self, run: &Run<'_>, lower: &Path) -> Result<Lower, ShimError> {
+    /// The file, open for reading.
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// As the request names it.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Shows the image's files below `base`, or on disk.
+    pub(crate) fn mount(&self, run: &Run<'_>, base: &Path) -> Result<Lower, ShimError> {
+        let lower = base.join("image");
         if run.mode == Mode::Privileged {
-            self.mount_by_kernel(run.caller, lower)?;
+            let was_there = self.mount_by_kernel(run.caller, &lower)?;
             log::info!("the image is mounted by the kernel");
-            return Ok(Lower { path: lower.to_owned(), server: None });
+            return Ok(Lower { path: lower, server: None, scratch: None, was_there });
         }
-        let server = find_server(run.config);
-        match (run.config.image_mount, why_no_fuse(server.as_deref())) {
+        let server = ServerProgram::find(run.config);
+        match (run.config.image_mount, why_no_fuse(server.as_ref())) {
             (ImageMount::Fuse, Some(why)) => {
                 Err(ShimError::NoFuse { path: self.path.clone(), why })
             }
@@ -84,14 +149,16 @@ impl ImageFile {
             }
             (ImageMount::Unpack, _) => self.unpack(run),
             (_, None) => {
-                let server = self.serve(run.caller, &server.unwrap_or_default(), lower)?;
+                let server = server.unwrap_or_default();
+                let server = self.serve(run.caller, &server, &lower)?;
                 log::info!("the image is mounted by FUSE");
-                Ok(Lower { path: lower.to_owned(), server: Some(server) })
+                Ok(Lower { path: lower, server: Some(server), scratch: None, was_there: false })
             }
         }
     }
 
-    fn mount_by_kernel(&self, caller: &Caller, lower: &Path) -> Result<(), ShimError> {
+    /// True if another run has the image mounted.
+    fn mount_by_kernel(&self, caller: &Caller, lower: &Path) -> Result<bool, ShimError> {
         let failed = |said| {
             move |source| ShimError::MountImage {
                 path: self.path.clone(),
@@ -100,7 +167,7 @@ impl ImageFile {
                 source,
             }
         };
-        let device = LoopDevice::attach(self.file.as_fd()).map_err(failed(String::new()))?;
+        let device = LoopDevice::share(self.file.as_fd()).map_err(failed(String::new()))?;
         let squashfs = FileSystem::open("squashfs").map_err(failed(String::new()))?;
         let mounted = squashfs
             .set("source", device.path())
@@ -115,7 +182,8 @@ impl ImageFile {
                 .map_err(cannot("make a user namespace for the image's owner"))?;
             mount.map_ids(owner.as_fd()).map_err(failed(String::new()))?;
         }
-        attach_at(mount, lower)
+        attach_at(mount, lower)?;
+        Ok(device.was_there())
     }
 
     /// Mounts FUSE at `lower`, and starts the server for it.
@@ -123,7 +191,12 @@ impl ImageFile {
     /// The server belongs to nobody: it has a session of its own, does not see the mount it
     /// serves, and ends when the kernel closes the connection, which is when the last mount
     /// namespace with the mount is gone.
-    fn serve(&self, caller: &Caller, server: &Path, lower: &Path) -> Result<i32, ShimError> {
+    fn serve(
+        &self,
+        caller: &Caller,
+        server: &ServerProgram,
+        lower: &Path,
+    ) -> Result<Server, ShimError> {
         let failed = |source| ShimError::MountImage {
             path: self.path.clone(),
             how: "FUSE",
@@ -134,7 +207,10 @@ impl ImageFile {
         let device = open("/dev/fuse", flags, FileMode::empty()).map_err(|e| failed(e.into()))?;
         mount_fuse(device.as_fd(), lower, c"fuse.squashfuse").map_err(failed)?;
         match fork().map_err(failed)? {
-            Fork::Parent(server) => Ok(server.as_raw_pid()),
+            Fork::Parent(server) => {
+                let pid = server.as_raw_pid();
+                Ok(Server { pid, started: process::start_time(pid).unwrap_or(0) })
+            }
             Fork::Child => {
                 let _only_on_failure = self.become_server(caller, server, lower, &device);
                 process::exit_at_once(1)
@@ -145,7 +221,7 @@ impl ImageFile {
     fn become_server(
         &self,
         caller: &Caller,
-        server: &Path,
+        server: &ServerProgram,
         lower: &Path,
         device: &OwnedFd,
     ) -> Result<std::convert::Infallible, ShimError> {
@@ -159,42 +235,29 @@ impl ImageFile {
         for target in 0..3 {
             duplicate(&null, target).map_err(&failed)?;
         }
-        let keep = |descriptor: &dyn AsRawFd| {
-            let number = descriptor.as_raw_fd();
-            format!("/dev/fd/{number}")
-        };
         for descriptor in [device.as_fd(), self.file.as_fd()] {
             rustix::io::fcntl_setfd(descriptor, rustix::io::FdFlags::empty())
                 .map_err(|e| failed(e.into()))?;
         }
-        let arguments = [
-            server.as_os_str().as_bytes().to_vec(),
-            b"-f".to_vec(),
-            keep(&self.file).into_bytes(),
-            keep(device).into_bytes(),
-        ];
         release_signals()?;
-        let arguments = crate::runtime::c_strings(arguments.to_vec());
+        let arguments = server.arguments([self.file.as_raw_fd(), device.as_raw_fd()]);
         let environment = crate::runtime::Runtime::environment();
-        Err(failed(process::execute(server.as_os_str(), &arguments, &environment)))
+        Err(failed(process::execute(server.path.as_os_str(), &arguments, &environment)))
     }
 
-    /// Unpacks the image into the run's directory on disk, by the engine, which knows the format.
+    /// Unpacks the image into a directory on disk, by the engine, which knows the format.
     fn unpack(&self, run: &Run<'_>) -> Result<Lower, ShimError> {
         let failed = |said: String| ShimError::Unpack { path: self.path.clone(), said };
-        let scratch = scratch::path(run);
-        if !scratch.exists() {
-            scratch::make(&scratch)?;
-        }
-        let directory = scratch.join("image");
-        scratch::make(&directory)?;
+        let scratch = scratch::make(&scratch::parent(run.config), run.caller.uid)?;
+        let directory = scratch.path().join("image");
+        prepare::make_directory(&directory, 0o700)?;
         let engine = run.request.engine.as_ref().map(|path| PathBuf::from(path.as_os_str()));
         let engine = engine.ok_or_else(|| failed("the engine did not say where it is".into()))?;
         let mut command = std::process::Command::new(&engine);
         command.arg("unpack-image").arg(&self.path).arg(&directory);
         let said = crate::hooks::run_to_end(&mut command, None, None).map_err(failed)?;
         log::debug!("unpacked: {}", String::from_utf8_lossy(&said).trim());
-        Ok(Lower { path: directory, server: None })
+        Ok(Lower { path: directory, server: None, scratch: Some(scratch), was_there: false })
     }
 }
 
@@ -207,6 +270,64 @@ pub(crate) struct Run<'a> {
     pub(crate) mode: Mode,
     /// Process id of the supervisor.
     pub(crate) supervisor: i32,
+}
+
+impl Run<'_> {
+    /// The limit in bytes of the run's writable layer in memory, if there is one: the configured
+    /// one, or the task's part of the node's.
+    pub(crate) fn writable_size(&self) -> Option<u64> {
+        let writable = &self.config.writable;
+        let variable = |name: &str| {
+            self.request.host_variable(name).and_then(|value| value.as_str().map(str::to_owned))
+        };
+        let part = writable.node_size.map(|size| {
+            let tasks = variable("SLURM_STEP_TASKS_PER_NODE").map(|tasks| {
+                let node = variable("SLURM_NODEID").and_then(|node| node.parse().ok());
+                tasks_on_node(&tasks, node.unwrap_or(0))
+            });
+            size / tasks.unwrap_or(1).max(1)
+        });
+        [writable.size, part].into_iter().flatten().min()
+    }
+
+    /// Does something with the caller's rights and no others. Rootless, the builder has no others.
+    pub(crate) fn as_caller<T>(&self, act: impl FnOnce() -> T) -> std::io::Result<T> {
+        match self.mode {
+            Mode::Privileged => with_rights_of(self.caller.person(), act),
+            Mode::Rootless => Ok(act()),
+        }
+    }
+
+    /// The ids, in the builder's user namespace, that stand for the caller.
+    pub(crate) fn owner_inside(&self) -> Person {
+        match self.mode {
+            Mode::Privileged => self.caller.person(),
+            Mode::Rootless => Person { uid: 0, gid: 0 },
+        }
+    }
+
+    /// Where on disk the writable layer is to be, if it is.
+    pub(crate) fn writable_directory(&self) -> Option<PathBuf> {
+        let given = self.request.writable_dir.as_ref().map(|path| path.as_os_str().into());
+        given.or_else(|| self.config.writable.directory.clone())
+    }
+}
+
+/// The tasks on one node, from Slurm's list of all: `2(x3),1` is two on each of three, one on the
+/// last. 1 where the list does not say.
+fn tasks_on_node(list: &str, node: usize) -> u64 {
+    let group = |text: &str| {
+        let (tasks, nodes) = text.split_once("(x").unwrap_or((text, "1)"));
+        Some((tasks.parse().ok()?, nodes.strip_suffix(')')?.parse().ok()?))
+    };
+    let mut before = 0_usize;
+    for (tasks, nodes) in list.split(',').map_while(group) {
+        before = before.saturating_add(nodes);
+        if node < before {
+            return tasks;
+        }
+    }
+    1
 }
 
 /// Lets signals through again, in a process that is about to execute a program.
@@ -227,25 +348,79 @@ pub(crate) fn attach_at(mount: DetachedMount, path: &Path) -> Result<(), ShimErr
         .map_err(|source| ShimError::Rootfs { place: place(), source })
 }
 
-fn find_server(config: &Config) -> Option<PathBuf> {
-    let directories = ["/usr/local/bin", "/usr/bin", "/bin"];
-    let installed = || {
-        directories
-            .iter()
-            .map(|directory| Path::new(directory).join(SERVER))
-            .find(|path| path.exists())
-    };
-    config.squashfuse_path.clone().filter(|path| path.exists()).or_else(installed)
+/// A program that serves images by FUSE.
+#[derive(Debug, Default)]
+struct ServerProgram {
+    path: PathBuf,
+    /// Takes the two descriptors' numbers, and no more; else squashfuse's words.
+    is_ours: bool,
+}
+
+impl ServerProgram {
+    /// The configured one, else Sarus's own, else squashfuse's.
+    fn find(config: &Config) -> Option<Self> {
+        let theirs = |path: PathBuf| Self { path, is_ours: false };
+        if let Some(path) = config.squashfuse_path.clone().filter(|path| path.exists()) {
+            return Some(theirs(path));
+        }
+        let own = std::env::current_exe().ok().map(|path| path.with_file_name(SERVER));
+        if let Some(path) = own.filter(|path| path.exists()) {
+            return Some(Self { path, is_ours: true });
+        }
+        let directories = ["/usr/local/bin", "/usr/bin", "/bin"];
+        let paths = directories.iter().map(|directory| Path::new(directory).join(OTHER_SERVER));
+        paths.map(theirs).find(|server| server.path.exists())
+    }
+
+    fn arguments(&self, [image, device]: [i32; 2]) -> Vec<CString> {
+        let name = self.path.as_os_str().as_bytes().to_vec();
+        let rest = if self.is_ours {
+            vec![image.to_string(), device.to_string()]
+        } else {
+            vec!["-f".to_owned(), format!("/dev/fd/{image}"), format!("/dev/fd/{device}")]
+        };
+        let rest = rest.into_iter().map(String::into_bytes);
+        crate::runtime::c_strings(std::iter::once(name).chain(rest).collect())
+    }
 }
 
 /// Why FUSE cannot be used on this node, if so.
-fn why_no_fuse(server: Option<&Path>) -> Option<String> {
+fn why_no_fuse(server: Option<&ServerProgram>) -> Option<String> {
     if server.is_none() {
-        return Some(format!("`{SERVER}` is not installed"));
+        return Some(format!("neither `{SERVER}` nor `{OTHER_SERVER}` is installed"));
     }
     let access = rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK;
     match rustix::fs::access("/dev/fuse", access) {
         Ok(()) => None,
         Err(error) => Some(format!("/dev/fuse cannot be used ({error})")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tasks_of_a_node_are_found_in_slurms_list() {
+        for (list, node, want) in [
+            ("4", 0, 4),
+            ("2(x3),1", 2, 2),
+            ("2(x3),1", 3, 1),
+            ("2(x3),7", 9, 1),
+            ("x", 0, 1),
+            ("3(x", 0, 1),
+            ("5,6(x2)", 1, 6),
+        ] {
+            assert_eq!(tasks_on_node(list, node), want, "{list} {node}");
+        }
+    }
+
+    #[test]
+    fn a_server_is_a_process_and_its_start() {
+        for (text, want) in
+            [("7 9", Some(Server { pid: 7, started: 9 })), ("0 0", None), ("x 1", None), ("", None)]
+        {
+            assert_eq!(Server::parse(text), want, "{text}");
+        }
     }
 }

@@ -11,13 +11,23 @@ mod channel;
 mod construct;
 mod descriptors;
 mod error;
+mod exec;
+mod forward;
 mod hooks;
 mod image;
+mod janitor;
 mod mode;
+mod policy;
+mod prepare;
+mod record;
+mod reports;
 mod rootfs;
 mod runtime;
 mod scratch;
+mod seal;
 mod seccomp;
+mod setup;
+mod start;
 mod supervise;
 mod terminal;
 mod user_mounts;
@@ -25,6 +35,7 @@ mod user_mounts;
 use std::process::ExitCode;
 
 use error::ShimError;
+use sarus_launch::{ExecRequest, Request};
 
 /// Exit status when the engine fails, as Docker's.
 const ENGINE_FAILED: u8 = 125;
@@ -38,6 +49,8 @@ fn main() -> ExitCode {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match arguments.as_slice() {
         ["run", "--request-fd", number] => run(number),
+        ["exec", "--request-fd", number] => exec(number),
+        ["seal-root", path] => seal::seal(path).map(|()| 0),
         ["--version"] => Ok(version()),
         _ => Err(ShimError::Usage),
     };
@@ -55,9 +68,18 @@ fn main() -> ExitCode {
 
 fn run(number: &str) -> Result<i32, ShimError> {
     let caller = caller::Caller::observe(number)?;
-    let request = caller.read_request()?;
+    let invalid = |source| ShimError::Request { source };
+    let request = Request::parse(&caller.read_request()?).map_err(invalid)?;
     start_logging(request.verbosity);
-    supervise::run(&caller, &request)
+    start::run(&caller, &request)
+}
+
+fn exec(number: &str) -> Result<i32, ShimError> {
+    let caller = caller::Caller::observe(number)?;
+    let invalid = |source| ShimError::Request { source };
+    let request = ExecRequest::parse(&caller.read_request()?).map_err(invalid)?;
+    start_logging(request.verbosity);
+    exec::run(&caller, &request)
 }
 
 #[expect(clippy::print_stdout, reason = "the version is what was asked for")]
@@ -67,7 +89,7 @@ fn version() -> i32 {
 }
 
 #[expect(clippy::print_stderr, reason = "the only place that prints messages")]
-fn complain(text: &str) {
+pub(crate) fn complain(text: &str) {
     eprintln!("{text}");
 }
 

@@ -4,10 +4,13 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use sarus_config::{Config, ImageMount};
+use sarus_launch::Request;
 use sarus_sys::namespace::{self, IdMap};
 
 use crate::caller::Caller;
 use crate::error::{ShimError, cannot};
+use crate::image::ImageFile;
+use crate::policy;
 
 /// How the container is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,23 +21,39 @@ pub(crate) enum Mode {
     Privileged,
 }
 
-/// The privileged mode where the process may mount and the kernel can mount images, else
-/// rootless.
-pub(crate) fn choose(config: &Config) -> Mode {
+/// The privileged mode where the process may mount and site and node permit the kernel's mount of
+/// this image, else rootless. `image` was opened with the caller's rights.
+pub(crate) fn choose(config: &Config, run: (&Caller, &Request), image: &ImageFile) -> Mode {
+    let (caller, request) = run;
     let why_not = if !rustix::process::geteuid().is_root() {
-        "not root"
+        Some("not root".to_owned())
     } else if !may_mount() {
-        "no capability to mount"
+        Some("no capability to mount".to_owned())
     } else if !matches!(config.image_mount, ImageMount::Auto | ImageMount::Kernel) {
-        "`imageMount` asks for another way than the kernel's"
-    } else if rustix::fs::access("/dev/loop-control", rustix::fs::Access::WRITE_OK).is_err() {
-        "no /dev/loop-control"
+        Some("`imageMount` asks for another way than the kernel's".to_owned())
+    } else if !has_loop_devices() {
+        Some("no /dev/loop-control".to_owned())
+    } else if caller.is_setuid() && request.writable_dir.is_some() {
+        Some("the writable layer is to be in a directory of the user's".to_owned())
     } else {
-        log::info!("mode: privileged");
-        return Mode::Privileged;
+        policy::refusal(config, caller, image)
     };
-    log::info!("mode: rootless ({why_not})");
-    Mode::Rootless
+    match why_not {
+        None => {
+            log::info!("mode: privileged");
+            Mode::Privileged
+        }
+        Some(why) => {
+            log::info!("mode: rootless ({why})");
+            Mode::Rootless
+        }
+    }
+}
+
+/// Asked of the effective user: a setuid program's real one has no access.
+fn has_loop_devices() -> bool {
+    let (access, flags) = (rustix::fs::Access::WRITE_OK, rustix::fs::AtFlags::EACCESS);
+    rustix::fs::accessat(rustix::fs::CWD, "/dev/loop-control", access, flags).is_ok()
 }
 
 fn may_mount() -> bool {
@@ -44,18 +63,9 @@ fn may_mount() -> bool {
     })
 }
 
-/// Gives the process the namespaces in which the container is made.
-pub(crate) fn enter(mode: Mode, caller: &Caller) -> Result<(), ShimError> {
-    match mode {
-        Mode::Privileged => {
-            namespace::new_mount_namespace().map_err(cannot("make a mount namespace"))?;
-        }
-        Mode::Rootless => {
-            let uid = IdMap { inside: 0, outside: caller.uid };
-            let gid = IdMap { inside: 0, outside: caller.gid };
-            namespace::new_user_and_mount_namespace(uid, gid).map_err(no_user_namespace)?;
-        }
-    }
+/// Gives the process a mount namespace of its own.
+pub(crate) fn enter_privileged() -> Result<(), ShimError> {
+    namespace::new_mount_namespace().map_err(cannot("make a mount namespace"))?;
     sarus_sys::mount::receive_only().map_err(cannot("separate the mounts from the host's"))
 }
 
@@ -77,7 +87,7 @@ const SWITCHES: [(&str, &str, &str); 3] = [
     ),
 ];
 
-fn no_user_namespace(source: std::io::Error) -> ShimError {
+pub(crate) fn no_user_namespace(source: std::io::Error) -> ShimError {
     let forbidding = SWITCHES.iter().find(|(file, value, _)| {
         fs_read(Path::new(file)).is_some_and(|text| text.trim() == *value)
     });

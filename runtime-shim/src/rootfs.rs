@@ -1,48 +1,63 @@
 //! The root file system: image below, writable layer above, and what every container has.
 //!
-//! All of it is made in a file system in memory that covers one directory in the run's own mount
-//! namespace, so that nothing is written on the host and nothing is left.
+//! All of it is made in file systems in memory that cover one directory in mount namespaces of the
+//! user's runs, so that nothing is written on the host and nothing is left.
 
-use std::io::Read;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode as FileMode, OFlags, open, symlinkat};
-use sarus_launch::{Account, merge_group, merge_passwd};
 use sarus_sys::mount::{Attributes, DetachedMount, FileSystem};
 use sarus_sys::root::Root;
+use sarus_sys::scratch::Scratch;
 
-use crate::caller::Caller;
 use crate::error::{ShimError, cannot};
 use crate::image::{Run, attach_at};
 use crate::mode::Mode;
+use crate::prepare::{self, make_directory};
 use crate::scratch;
+use crate::setup::Setup;
 
-/// Directories that are covered in the run's mount namespace when they are empty, best first.
+/// Directories of which one is covered in the run's mount namespace: the first that is empty, else
+/// the last there is.
 const COVERED: [&str; 8] =
     ["/run/sarus", "/mnt", "/media", "/srv", "/opt", "/var/opt", "/var/local", "/usr/local/games"];
 
-/// Largest file copied from the host or the image into the container's /etc.
-const ETC_FILE_MAX: u64 = 16 << 20;
-
-/// Covers a directory with a file system in memory and returns its path.
-pub(crate) fn make_base(run: &Run<'_>) -> Result<PathBuf, ShimError> {
+/// Covers a directory with a file system in memory, of at most `size` bytes, and returns its path.
+pub(crate) fn make_base(run: &Run<'_>, size: Option<u64>) -> Result<PathBuf, ShimError> {
     let base = choose_base(run)?;
+    attach_at(memory(size)?, &base)?;
+    for name in ["image", "run"] {
+        make_directory(&base.join(name), 0o755)?;
+    }
+    log::debug!("what is made for the container is in memory, mounted on `{}`", base.display());
+    Ok(base)
+}
+
+/// The base of other runs, in whose mount namespace the process is.
+pub(crate) fn find_base(run: &Run<'_>) -> Result<PathBuf, ShimError> {
+    let candidates = run.config.oci_bundle_dir.iter().cloned().chain(COVERED.map(PathBuf::from));
+    let mut looked_at = Vec::new();
+    for path in candidates {
+        if path.join("run").is_dir() && path.join(crate::image::LOWER).is_file() {
+            return Ok(path);
+        }
+        looked_at.push(format!("`{}`", path.display()));
+    }
+    Err(ShimError::NoBase { looked_at })
+}
+
+fn memory(size: Option<u64>) -> Result<DetachedMount, ShimError> {
     let failed = cannot("make a file system in memory");
     let memory = FileSystem::open("tmpfs").map_err(&failed)?;
     memory.set("mode", "0755").map_err(&failed)?;
     memory.set("source", "sarus").map_err(&failed)?;
-    if let Some(size) = run.config.writable.size {
+    if let Some(size) = size {
         memory.set("size", size.to_string()).map_err(&failed)?;
     }
     let attributes = Attributes { no_suid: true, no_dev: true, ..Attributes::default() };
-    attach_at(memory.mount(attributes).map_err(&failed)?, &base)?;
-    for name in ["bundle", "state", "lower", "rootfs"] {
-        make_directory(&base.join(name), 0o755)?;
-    }
-    log::debug!("the run's files are in memory, mounted on `{}`", base.display());
-    Ok(base)
+    memory.mount(attributes).map_err(&failed)
 }
 
 fn choose_base(run: &Run<'_>) -> Result<PathBuf, ShimError> {
@@ -50,49 +65,74 @@ fn choose_base(run: &Run<'_>) -> Result<PathBuf, ShimError> {
         return Ok(configured.clone());
     }
     let is_empty = |path: &Path| std::fs::read_dir(path).is_ok_and(|mut all| all.next().is_none());
-    if let Some(found) = COVERED.iter().map(PathBuf::from).find(|path| is_empty(path)) {
-        return Ok(found);
+    // What is covered is out of sight for hooks of the runtime's namespace only.
+    let empty = COVERED.iter().map(Path::new).find(|path| is_empty(path));
+    let any = || COVERED.iter().rev().map(Path::new).find(|path| path.is_dir());
+    empty.or_else(any).map(Path::to_owned).ok_or_else(|| ShimError::NoBase {
+        looked_at: COVERED.map(|path| format!("`{path}`")).to_vec(),
+    })
+}
+
+/// Makes the place for the run's own files, in memory that goes when the run ends.
+pub(crate) fn make_own(run: &Run<'_>, setup: &Setup) -> Result<PathBuf, ShimError> {
+    let own = setup.base.join("run");
+    if setup.shared {
+        attach_at(memory(run.writable_size())?, &own)?;
     }
-    let own = scratch::path(run);
-    scratch::make(&own).map_err(|_error| {
-        let mut looked_at: Vec<String> = COVERED.map(|path| format!("`{path}`")).to_vec();
-        looked_at.push(format!("`{}`", own.display()));
-        ShimError::NoBase { looked_at }
-    })?;
+    for name in ["bundle", "state", "rootfs"] {
+        make_directory(&own.join(name), 0o755)?;
+    }
     Ok(own)
 }
 
-/// Puts the writable layer over the image's files and returns the root directory.
-pub(crate) fn overlay(run: &Run<'_>, base: &Path, lower: &Path) -> Result<OwnedFd, ShimError> {
-    let layer = writable_directory(run, base)?;
+/// Puts the writable layer over the image's files, below `own`, and returns the root directory.
+pub(crate) fn overlay(run: &Run<'_>, setup: &Setup, own: &Path) -> Result<Overlay, ShimError> {
+    let scratch = writable_directory(run, own)?;
+    let layer = scratch.as_ref().map_or(own, Scratch::path);
     let upper = layer.join("upper");
     let work = layer.join("work");
-    let root_mode = std::fs::metadata(lower)
+    let root_mode = std::fs::metadata(&setup.lower.path)
         .map_err(|source| ShimError::Rootfs { place: "/".into(), source })?
         .mode();
     make_directory(&upper, root_mode & 0o7777)?;
     make_directory(&work, 0o755)?;
-    prepare_upper(run.caller, lower, &upper)?;
+    if run.mode == Mode::Privileged {
+        std::os::unix::fs::chown(&upper, Some(run.caller.uid), Some(run.caller.gid))
+            .map_err(|source| ShimError::Rootfs { place: "/".into(), source })?;
+    }
     let overlay = FileSystem::open("overlay")
         .map_err(|source| ShimError::Overlay { said: String::new(), source })?;
-    let mounted = mount_overlay(run, &overlay, [lower, &upper, &work]);
+    let mounted = mount_overlay(run, &overlay, (setup, &upper, &work));
     let mount = mounted.map_err(|source| ShimError::Overlay {
         said: overlay.complaint().unwrap_or_default(),
         source,
     })?;
-    let rootfs = base.join("rootfs");
+    let rootfs = own.join("rootfs");
     attach_at(mount, &rootfs)?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    open(&rootfs, flags, FileMode::empty())
-        .map_err(|e| ShimError::Rootfs { place: "/".into(), source: e.into() })
+    let root = open(&rootfs, flags, FileMode::empty())
+        .map_err(|e| ShimError::Rootfs { place: "/".into(), source: e.into() })?;
+    Ok(Overlay { root, scratch })
+}
+
+/// The container's root file system.
+#[derive(Debug)]
+pub(crate) struct Overlay {
+    /// Its root directory.
+    pub(crate) root: OwnedFd,
+    /// The directory on disk of its writable layer, if it is on disk.
+    pub(crate) scratch: Option<Scratch>,
 }
 
 fn mount_overlay(
     run: &Run<'_>,
     overlay: &FileSystem,
-    [lower, upper, work]: [&Path; 3],
+    (setup, upper, work): (&Setup, &Path, &Path),
 ) -> std::io::Result<DetachedMount> {
     overlay.set("source", sarus_sys::orphans::mark_of(run.supervisor))?;
+    let mut lower = prepare::path(&setup.base).into_os_string();
+    lower.push(":");
+    lower.push(setup.lower.path.as_os_str());
     overlay.set("lowerdir", lower)?;
     overlay.set("upperdir", upper)?;
     overlay.set("workdir", work)?;
@@ -102,112 +142,23 @@ fn mount_overlay(
     overlay.mount(Attributes::NO_SUID_NO_DEV)
 }
 
-/// Where the writable layer is: in memory, or on disk where the configuration says so or memory
-/// keeps no attributes of users (Linux before 6.6), which overlayfs needs in a user namespace.
-fn writable_directory(run: &Run<'_>, base: &Path) -> Result<PathBuf, ShimError> {
-    let on_disk = run.config.writable.directory.is_some()
-        || (run.mode == Mode::Rootless && !keeps_user_attributes(base));
-    if !on_disk {
-        return Ok(base.to_owned());
+/// Where the writable layer is: in memory (none), or on disk where the user or the site says so or
+/// memory keeps no attributes of users (Linux before 6.6), which overlayfs needs in a user
+/// namespace.
+fn writable_directory(run: &Run<'_>, own: &Path) -> Result<Option<Scratch>, ShimError> {
+    let given = run.writable_directory();
+    if given.is_none() && (run.mode == Mode::Privileged || keeps_user_attributes(own)) {
+        return Ok(None);
     }
-    let scratch = scratch::path(run);
-    if !scratch.exists() {
-        scratch::make(&scratch)?;
-    }
-    log::info!("the writable layer is on disk, in `{}`", scratch.display());
-    Ok(scratch)
+    let parent = given.unwrap_or_else(|| scratch::parent(run.config));
+    let scratch = scratch::make(&parent, run.caller.uid)?;
+    log::info!("the writable layer is on disk, in `{}`", scratch.path().display());
+    Ok(Some(scratch))
 }
 
 fn keeps_user_attributes(directory: &Path) -> bool {
     let probe = rustix::fs::XattrFlags::empty();
     rustix::fs::setxattr(directory, "user.sarus", b"1", probe).is_ok()
-}
-
-/// Puts into the writable layer what the image must not decide: the directories on which file
-/// systems are mounted (an image may have symbolic links there), and files of the host.
-fn prepare_upper(caller: &Caller, lower: &Path, upper: &Path) -> Result<(), ShimError> {
-    for name in ["dev", "proc", "sys"] {
-        make_directory(&upper.join(name), 0o755)?;
-    }
-    let image_etc = std::fs::symlink_metadata(lower.join("etc"));
-    let mode = image_etc.ok().filter(std::fs::Metadata::is_dir).map_or(0o755, |etc| etc.mode());
-    let etc = upper.join("etc");
-    make_directory(&etc, mode & 0o7777 | 0o700)?;
-    let image = open(lower, OFlags::PATH | OFlags::CLOEXEC, FileMode::empty())
-        .map_err(|e| cannot("open the image's root directory")(e.into()))?;
-    let image = Root(image.as_fd());
-    for name in ["hosts", "resolv.conf"] {
-        let host = std::fs::File::open(Path::new("/etc").join(name)).ok();
-        if let Some(text) = host.and_then(|file| read_bounded(file).ok()) {
-            write_file(&etc.join(name), &text)?;
-        }
-    }
-    let account = account(caller);
-    let image_file = |name: &str| {
-        let file = image.open_file(Path::new(name)).ok();
-        file.and_then(|file| read_bounded(file).ok())
-            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-            .unwrap_or_default()
-    };
-    if let Some(merged) = merge_passwd(&image_file("etc/passwd"), &account) {
-        write_file(&etc.join("passwd"), merged.as_bytes())?;
-    }
-    if let Some(merged) = merge_group(&image_file("etc/group"), &group_names(caller)) {
-        write_file(&etc.join("group"), merged.as_bytes())?;
-    }
-    Ok(())
-}
-
-/// The caller's line of passwd; made up from the variables where the host does not know the user.
-fn account(caller: &Caller) -> Account {
-    let known = sarus_sys::users::user(caller.uid);
-    let variable = |name: &str, otherwise: &str| {
-        std::env::var(name).unwrap_or_else(|_unset_or_no_text| otherwise.to_owned())
-    };
-    let user = known.unwrap_or_else(|| sarus_sys::users::User {
-        name: variable("USER", "user"),
-        gecos: String::new(),
-        home: variable("HOME", "/"),
-        shell: "/bin/sh".to_owned(),
-    });
-    Account {
-        name: user.name,
-        uid: caller.uid,
-        gid: caller.gid,
-        gecos: user.gecos,
-        home: user.home,
-        shell: user.shell,
-    }
-}
-
-fn group_names(caller: &Caller) -> Vec<(String, u32)> {
-    let mut ids = vec![caller.gid];
-    ids.extend(caller.groups.iter().filter(|gid| **gid != caller.gid));
-    ids.into_iter()
-        .map(|gid| {
-            let name = sarus_sys::users::group_name(gid);
-            (name.unwrap_or_else(|| format!("group{gid}")), gid)
-        })
-        .collect()
-}
-
-fn read_bounded(mut file: std::fs::File) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    file.by_ref().take(ETC_FILE_MAX).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
-fn write_file(path: &Path, bytes: &[u8]) -> Result<(), ShimError> {
-    let failed = |source| ShimError::Rootfs { place: path.display().to_string(), source };
-    #[expect(clippy::disallowed_methods, reason = "the error below carries the path")]
-    std::fs::write(path, bytes).map_err(failed)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644)).map_err(failed)
-}
-
-fn make_directory(path: &Path, mode: u32) -> Result<(), ShimError> {
-    let failed = |source| ShimError::Rootfs { place: path.display().to_string(), source };
-    std::fs::DirBuilder::new().mode(mode).create(path).map_err(failed)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(failed)
 }
 
 /// Devices that every container has, as the runtime specification lists them.
@@ -303,6 +254,6 @@ fn attach_copy(
 
 /// Attaches a mount in the container, on a directory or file as the mount is one.
 fn attach_new(root: Root<'_>, place: &str, mount: DetachedMount) -> Result<(), ShimError> {
-    crate::user_mounts::attach(root, Path::new(place), mount)
+    crate::user_mounts::attach_system(root, Path::new(place), mount)
         .map_err(|source| ShimError::Rootfs { place: place.to_owned(), source })
 }

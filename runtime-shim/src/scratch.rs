@@ -1,36 +1,32 @@
-//! The run's node-local directory, where `sarus_sys::scratch` puts it.
+//! Node-local directories of runs, where `sarus_sys::scratch` puts them.
 
 use std::path::{Path, PathBuf};
 
 use sarus_config::Config;
-use sarus_sys::scratch;
+use sarus_sys::scratch::{self, Scratch};
 
-use crate::error::{ShimError, cannot};
+use crate::error::ShimError;
 use crate::image::Run;
 
-fn parent(config: &Config) -> PathBuf {
+/// Where they are, unless the user names another place for the writable layer.
+pub(crate) fn parent(config: &Config) -> PathBuf {
     scratch::parent(config.temp_dir.as_deref())
 }
 
-/// The directory of the run; it may not exist.
-pub(crate) fn path(run: &Run<'_>) -> PathBuf {
-    scratch::path(&parent(run.config), run.caller.uid, run.supervisor)
+/// Where those of a run are: there, and where its writable layer is to be.
+pub(crate) fn parents(run: &Run<'_>) -> Vec<PathBuf> {
+    std::iter::once(parent(run.config)).chain(run.writable_directory()).collect()
 }
 
-/// Makes the directory, or one in it, for its owner only.
-pub(crate) fn make(path: &Path) -> Result<(), ShimError> {
-    scratch::make(path)
-        .map_err(cannot("make a directory for the run; `tempDir` in sarus.json names where"))
+/// Makes a directory that the user `uid` holds.
+pub(crate) fn make(parent: &Path, uid: u32) -> Result<Scratch, ShimError> {
+    Scratch::make(parent, uid)
+        .map_err(|source| ShimError::Scratch { path: parent.to_owned(), source })
 }
 
-/// Removes the directory if it was made.
-pub(crate) fn remove(path: &Path) {
-    if let Err(error) = scratch::remove(path) {
-        log::warn!("cannot remove `{}`: {error}", path.display());
+/// Removes the directories of the user's that nobody holds, where those of the run are.
+pub(crate) fn sweep(run: &Run<'_>) {
+    for parent in parents(run) {
+        scratch::sweep(&parent);
     }
-}
-
-/// Removes the directories of the user's runs whose supervisor is gone.
-pub(crate) fn sweep(config: &Config) {
-    scratch::sweep(&parent(config));
 }

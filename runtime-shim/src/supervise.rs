@@ -1,4 +1,4 @@
-//! The supervisor: starts the container, forwards signals, waits, and leaves nothing behind.
+//! The supervisor: waits for the container, forwards signals, and leaves nothing behind.
 //!
 //! It has one thread and waits on descriptors only. As a subreaper it becomes the parent of the
 //! container's first process, and of all that the container orphans.
@@ -6,200 +6,109 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{MemfdFlags, memfd_create};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use sarus_config::hooks::Stage;
-use sarus_config::{Config, SYSTEM_CONFIG, check_trusted, config_home, load_for_user, load_system};
-use sarus_launch::Request;
-use sarus_sys::process::{self, Ended, Fork, PidFd, fork};
-use sarus_sys::signals::{SignalReader, stop_self};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use sarus_sys::process::{self, Ended, PidFd};
+use sarus_sys::signals::{Received, SignalReader, stop_self};
 
 use crate::aftermath::Aftermath;
-use crate::caller::Caller;
 use crate::channel::{Channel, News};
-use crate::construct::{Ends, Plan, construct, occasion, open_entry};
+use crate::construct::Plan;
 use crate::error::{ShimError, cannot};
-use crate::image::{ImageFile, Run};
-use crate::mode::{self, Mode};
+use crate::forward::Forwarder;
+use crate::janitor::Janitor;
+use crate::reports::{self, Report};
+use crate::setup::Membership;
 use crate::terminal::Terminal;
-use crate::{hooks, runtime, scratch, seccomp, user_mounts};
-
-/// Runs a container and returns the exit status of its command.
-pub(crate) fn run(caller: &Caller, request: &Request) -> Result<i32, ShimError> {
-    drop_setuid(caller)?;
-    let (config, mode) = configure()?;
-    let supervisor = rustix::process::getpid().as_raw_nonzero().get();
-    let run = Run { caller, request, config: &config, mode, supervisor };
-    let plan = plan(run)?;
-    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
-        .map_err(|e| cannot("become the parent of orphans")(e.into()))?;
-    let signals = SignalReader::open().map_err(cannot("read signals"))?;
-    let (ours, theirs) = connect()?;
-    match fork().map_err(cannot("make a process"))? {
-        Fork::Child => {
-            drop((ours, signals));
-            match construct(&plan, theirs)? {}
-        }
-        Fork::Parent(builder) => {
-            drop(theirs);
-            sarus_sys::orphans::sweep();
-            scratch::sweep(&config);
-            let after = Aftermath::new(&plan);
-            let builder = builder.as_raw_pid();
-            let mut supervisor = Supervisor::new(&plan, (signals, ours), builder, after);
-            let result = supervisor.watch();
-            supervisor.clean_up();
-            result
-        }
-    }
-}
-
-/// A setuid installation gives its privilege up at once: runs of users are rootless.
-fn drop_setuid(caller: &Caller) -> Result<(), ShimError> {
-    let failed = |e: rustix::io::Errno| ShimError::Privileges { source: e.into() };
-    if rustix::process::getegid().as_raw() != caller.gid {
-        let gid = rustix::process::Gid::from_raw(caller.gid);
-        rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(failed)?;
-    }
-    if rustix::process::geteuid().as_raw() != caller.uid {
-        let uid = rustix::process::Uid::from_raw(caller.uid);
-        rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(failed)?;
-        let dumpable = rustix::process::DumpableBehavior::Dumpable;
-        rustix::process::set_dumpable_behavior(dumpable).map_err(failed)?;
-        log::info!("`sarus-shim` is setuid root and gave the privilege up");
-    }
-    Ok(())
-}
-
-/// The configuration, and the mode that it and the node lead to.
-fn configure() -> Result<(Config, Mode), ShimError> {
-    let failed = |source| ShimError::Config { source };
-    let site = Path::new(SYSTEM_CONFIG);
-    if rustix::process::geteuid().is_root() && site.exists() {
-        let parsed = load_system(site).map_err(failed)?;
-        if parsed.config.security_checks {
-            check_trusted(site).map_err(failed)?;
-        }
-    }
-    let parsed = load_system(site).map_err(failed)?;
-    let mode = mode::choose(&parsed.config);
-    let parsed = match mode {
-        Mode::Privileged => parsed,
-        Mode::Rootless => {
-            let variable = |name: &str| std::env::var_os(name);
-            let home =
-                config_home(variable("XDG_CONFIG_HOME").as_deref(), variable("HOME").as_deref());
-            load_for_user(site, home.as_deref()).map_err(failed)?
-        }
-    };
-    for note in &parsed.notes {
-        log::info!("{note}");
-    }
-    warn_of_what_is_not_applied(&parsed.config);
-    Ok((parsed.config, mode))
-}
-
-/// A site that configured a restriction must not believe that it holds.
-fn warn_of_what_is_not_applied(config: &Config) {
-    let keys = [
-        ("apparmorProfile", config.apparmor_profile.is_some()),
-        ("selinuxLabel", config.selinux_label.is_some()),
-        ("selinuxMountLabel", config.selinux_mount_label.is_some()),
-    ];
-    for (key, _) in keys.iter().filter(|(_, is_set)| *is_set) {
-        log::warn!("`{key}` in sarus.json is not applied by this version");
-    }
-}
-
-fn plan(run: Run<'_>) -> Result<Plan<'_>, ShimError> {
-    let image = ImageFile::open(run.request)?;
-    let runtime = runtime::find(run.config, run.request)?;
-    if run.mode == Mode::Privileged && run.config.security_checks {
-        let mut paths = run.config.paths_to_check();
-        paths.push(runtime.path.clone());
-        let checked = paths.iter().try_for_each(|path| check_trusted(path));
-        checked.map_err(|source| ShimError::Config { source })?;
-    }
-    let command = run.request.command.args.first();
-    let command = command.map(sarus_launch::RawString::to_string_lossy).unwrap_or_default();
-    let has_bind_mounts = user_mounts::has_bind_mounts(run.config, run.request);
-    let occasion = occasion(&command, &run.request.annotations, has_bind_mounts);
-    let hooks = hooks::select(run.config, run.mode, &occasion)?;
-    let id = run.request.name.clone().unwrap_or_else(|| format!("sarus-{}", run.supervisor));
-    let filters = seccomp::filters(run.config)?;
-    Ok(Plan { run, runtime, image, entry: open_entry()?, hooks, filters, id })
-}
+use crate::{hooks, record, scratch};
 
 /// The supervisor's ends of what connects it to its child.
+#[derive(Debug)]
 pub(crate) struct OurEnds {
     pub(crate) entry: Channel,
     pub(crate) progress: OwnedFd,
     pub(crate) output: OwnedFd,
 }
 
-fn connect() -> Result<(OurEnds, Ends), ShimError> {
-    let failed = |e: rustix::io::Errno| cannot("make a socket")(e.into());
-    let pair = || {
-        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-            .map_err(failed)
-    };
-    let (entry, theirs) = pair()?;
-    let (progress, report) = pair()?;
-    let output = memfd_create("runtime", MemfdFlags::CLOEXEC).map_err(failed)?;
-    let copy = output.try_clone().map_err(cannot("copy a descriptor"))?;
-    let ends = Ends { entry: theirs, progress: report, output: copy };
-    Ok((OurEnds { entry: Channel::new(entry)?, progress, output }, ends))
+/// What is supervised.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Charge<'a> {
+    /// A container that this run makes.
+    Container(&'a Plan<'a>),
+    /// One more program in a container that another run made.
+    Program(&'a str),
 }
 
-/// How far the container is.
+/// How far it is.
 #[derive(Debug, Default)]
 struct State {
-    /// Where the run's files are, once the builder said so.
-    base: Option<PathBuf>,
+    /// All is made: the run's files, the working directory and the variables.
+    built: Option<(PathBuf, PathBuf, OwnedFd)>,
     /// The builder, which became the runtime, has ended.
     runtime: Option<Ended>,
-    /// The container's first process.
+    /// The first process inside.
     command: Option<(i32, PidFd)>,
     /// The command may run.
     released: bool,
+    /// Holds the container's record.
+    record: Option<OwnedFd>,
     /// What the entry said of a failure.
     failure: Option<(u8, i32)>,
-    /// Processes that ended before it was known which is the container's first.
+    /// Processes that ended before it was known which is the first inside.
     ended: Vec<(i32, Ended)>,
     /// A signal that came before there was anybody to forward it to.
     aborted: Option<i32>,
 }
 
-struct Supervisor<'a> {
-    plan: &'a Plan<'a>,
+pub(crate) struct Supervisor<'a> {
+    charge: Charge<'a>,
     signals: SignalReader,
     ends: OurEnds,
+    forwarder: Forwarder,
     builder: i32,
     state: State,
     terminal: Option<Terminal>,
     after: Aftermath,
+    /// What killed runs left is to be looked for.
+    sweep: bool,
 }
 
 impl<'a> Supervisor<'a> {
-    fn new(
-        plan: &'a Plan<'a>,
-        (signals, ends): (SignalReader, OurEnds),
+    /// A supervisor of what process `builder` makes.
+    pub(crate) fn new(
+        charge: Charge<'a>,
+        (signals, ends, forwarder): (SignalReader, OurEnds, Forwarder),
         builder: i32,
-        after: Aftermath,
     ) -> Self {
-        let state = State::default();
-        Self { plan, signals, ends, builder, state, terminal: None, after }
+        let (state, after) = (State::default(), Aftermath::default());
+        Self {
+            charge,
+            signals,
+            ends,
+            forwarder,
+            builder,
+            state,
+            terminal: None,
+            after,
+            sweep: false,
+        }
+    }
+
+    /// Has the hooks at the end run by that process.
+    pub(crate) fn set_janitor(&mut self, janitor: Option<Janitor>) {
+        self.after.janitor = janitor;
     }
 
     /// Waits until the command has ended, or could not be started.
-    fn watch(&mut self) -> Result<i32, ShimError> {
+    pub(crate) fn watch(&mut self) -> Result<i32, ShimError> {
         loop {
             self.wait()?;
             self.hear_builder()?;
             self.hear_entry()?;
             while let Some(signal) = self.signals.next().map_err(cannot("read signals"))? {
                 self.handle(signal)?;
+            }
+            for signal in self.forwarder.due() {
+                self.forward(signal);
             }
             if let Some(terminal) = &mut self.terminal {
                 terminal.copy();
@@ -216,44 +125,65 @@ impl<'a> Supervisor<'a> {
         if self.ends.entry.is_open() {
             waited.push(PollFd::from_borrowed_fd(self.ends.entry.as_fd(), PollFlags::IN));
         }
-        if self.state.base.is_none() && self.state.runtime.is_none() {
+        if self.state.built.is_none() && self.state.runtime.is_none() {
             waited.push(PollFd::from_borrowed_fd(self.ends.progress.as_fd(), PollFlags::IN));
         }
+        let sentinel = self.forwarder.interest();
+        waited.extend(sentinel.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         if let Some(terminal) = &self.terminal {
             waited.extend(terminal.interests());
         }
-        match poll(&mut waited, None) {
+        let timeout = self.forwarder.timeout().and_then(|left| Timespec::try_from(left).ok());
+        match poll(&mut waited, timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
             Err(error) => Err(cannot("wait for events")(error.into())),
         }
     }
 
-    /// The builder reports once, when all is made, and waits for an answer before it becomes the
-    /// runtime.
+    /// The builder waits for an answer to each report.
     fn hear_builder(&mut self) -> Result<(), ShimError> {
-        if self.state.base.is_some() || self.state.runtime.is_some() {
+        if self.state.built.is_some() || self.state.runtime.is_some() {
             return Ok(());
         }
-        let mut report = [0_u8; 4200];
-        let flags = rustix::net::RecvFlags::DONTWAIT;
-        let Ok((_, size @ 1..)) = rustix::net::recv(&self.ends.progress, &mut report, flags) else {
-            return Ok(());
-        };
-        let base = self.after.hear(&report[..size], self.builder);
-        self.state.base = Some(base);
-        rustix::net::send(&self.ends.progress, b"K", rustix::net::SendFlags::NOSIGNAL)
-            .map_err(|e| cannot("answer the child")(e.into()))?;
+        let Some(report) = reports::hear(self.ends.progress.as_fd())? else { return Ok(()) };
+        match report {
+            Report::Door { meeting, door, server, scratch } => {
+                let membership = Membership::take(&meeting.name, meeting.place, door);
+                let failed = cannot("let other runs of the job share");
+                self.after.membership = Some(membership.map_err(failed)?);
+                self.after.server = server;
+                self.after.scratch.extend(scratch);
+            }
+            Report::Built { own, workdir, environment, server, is_first, scratch } => {
+                self.after.scratch.extend(scratch);
+                self.after.server = self.after.server.or(server);
+                self.state.built = Some((own, workdir, environment));
+                self.sweep = is_first;
+            }
+        }
+        reports::answer(self.ends.progress.as_fd())?;
+        if self.sweep {
+            self.sweep = false;
+            self.sweep();
+        }
         Ok(())
+    }
+
+    /// While the runtime works, ends what killed runs of the user left. Those who join others
+    /// leave that to them.
+    fn sweep(&self) {
+        if let Charge::Container(plan) = self.charge {
+            sarus_sys::orphans::sweep();
+            scratch::sweep(&plan.run);
+        }
     }
 
     fn hear_entry(&mut self) -> Result<(), ShimError> {
         while let Some(news) = self.ends.entry.hear().map_err(cannot("hear `sarus-entry`"))? {
             match news {
                 News::Ready { pid, master } => {
-                    let process = rustix::process::Pid::from_raw(pid)
-                        .ok_or_else(|| std::io::Error::from_raw_os_error(libc::ESRCH))
-                        .and_then(PidFd::open)
-                        .map_err(cannot("watch the container's first process"))?;
+                    let process =
+                        PidFd::of(pid).map_err(cannot("watch the container's first process"))?;
                     self.state.command = Some((pid, process));
                     if let Some(master) = master {
                         self.terminal = Some(Terminal::adopt(master)?);
@@ -265,28 +195,37 @@ impl<'a> Supervisor<'a> {
         Ok(())
     }
 
-    fn handle(&mut self, signal: i32) -> Result<(), ShimError> {
-        match (signal, &self.state.command) {
+    fn handle(&mut self, signal: Received) -> Result<(), ShimError> {
+        match (signal.number, &self.state.command) {
             (libc::SIGCHLD, _) => self.reap()?,
             (libc::SIGWINCH, _) if self.terminal.is_some() => {
                 if let Some(terminal) = &self.terminal {
                     terminal.resize();
                 }
             }
+            // To stop and go on twice is the same as once.
             (libc::SIGTSTP, Some((_, command))) if self.state.released => {
                 let _gone_already = command.signal(libc::SIGSTOP);
                 stop_self();
                 let _gone_already = command.signal(libc::SIGCONT);
             }
-            (_, Some((_, command))) if self.state.released => {
-                let _gone_already = command.signal(signal);
+            (number, Some(_)) if self.state.released => {
+                if self.forwarder.receive(number, signal.by_kernel) {
+                    self.forward(number);
+                }
             }
-            (libc::SIGHUP | libc::SIGINT | libc::SIGQUIT | libc::SIGTERM, _) => {
-                self.state.aborted = Some(signal);
+            (number @ (libc::SIGHUP | libc::SIGINT | libc::SIGQUIT | libc::SIGTERM), _) => {
+                self.state.aborted = Some(number);
             }
-            _ => log::debug!("signal {signal} ignored before the container runs"),
+            (number, _) => log::debug!("signal {number} ignored before the container runs"),
         }
         Ok(())
+    }
+
+    fn forward(&self, signal: i32) {
+        if let Some((_, command)) = &self.state.command {
+            let _gone_already = command.signal(signal);
+        }
     }
 
     fn reap(&mut self) -> Result<(), ShimError> {
@@ -296,9 +235,8 @@ impl<'a> Supervisor<'a> {
                     let pid = pid.as_raw_nonzero().get();
                     if pid == self.builder {
                         self.state.runtime = Some(ended);
-                    } else {
-                        self.state.ended.push((pid, ended));
                     }
+                    self.state.ended.push((pid, ended));
                 }
                 Ok(None) => return Ok(()),
                 Err(error) if error.raw_os_error() == Some(libc::ECHILD) => return Ok(()),
@@ -310,11 +248,19 @@ impl<'a> Supervisor<'a> {
     /// Lets the command run once the runtime is done with it, and this process is its parent: from
     /// then on it dies with its parent. crun leaves a child that goes a little later.
     fn release_when_ready(&mut self) -> Result<(), ShimError> {
-        let runtime_done = self.state.runtime == Some(Ended::Exited(0));
-        let command = self.state.command.as_ref();
-        let parent = command.and_then(|(pid, _)| process::parent(*pid));
-        let is_ours = parent == Some(self.plan.run.supervisor);
-        if runtime_done && is_ours && !self.state.released {
+        let Some((pid, _)) = self.state.command.as_ref().filter(|_| !self.state.released) else {
+            return Ok(());
+        };
+        let pid = *pid;
+        // A builder that became the entry itself is done, too.
+        let runtime_done = self.state.runtime == Some(Ended::Exited(0)) || pid == self.builder;
+        let own = rustix::process::getpid().as_raw_nonzero().get();
+        if runtime_done && process::parent(pid) == Some(own) {
+            if let (Charge::Container(plan), Some((_, workdir, environment))) =
+                (self.charge, &self.state.built)
+            {
+                self.state.record = Some(record::write(plan, pid, (workdir, environment))?);
+            }
             self.ends.entry.release().map_err(cannot("release the command"))?;
             self.state.released = true;
         }
@@ -326,13 +272,14 @@ impl<'a> Supervisor<'a> {
             return Some(Ok(Ended::Signaled(signal).exit_code()));
         }
         if let Some((step, errno)) = self.state.failure {
-            return Some(Err(self.ends.entry.explain(step, errno, self.plan.run.request)));
-        }
-        match self.state.runtime {
-            Some(Ended::Exited(0)) | None => {}
-            Some(ended) => return Some(Err(self.runtime_failed(ended))),
+            return Some(Err(self.ends.entry.explain(step, errno, &self.program())));
         }
         let command = self.state.command.as_ref().map(|(pid, _)| *pid);
+        match self.state.runtime {
+            Some(Ended::Exited(0)) | None => {}
+            Some(_) if command == Some(self.builder) => {}
+            Some(ended) => return Some(Err(self.runtime_failed(ended))),
+        }
         let ended = self.state.ended.iter().find(|(pid, _)| Some(*pid) == command)?.1;
         // What the entry said of a failure came before its end.
         if self.ends.entry.is_open() && self.hear_entry().is_ok() && self.state.failure.is_some() {
@@ -344,8 +291,18 @@ impl<'a> Supervisor<'a> {
         Some(Ok(ended.exit_code()))
     }
 
+    fn program(&self) -> String {
+        match self.charge {
+            Charge::Program(name) => name.to_owned(),
+            Charge::Container(plan) => {
+                let program = plan.run.request.command.args.first();
+                program.map(sarus_launch::RawString::to_string_lossy).unwrap_or_default()
+            }
+        }
+    }
+
     fn runtime_failed(&self, ended: Ended) -> ShimError {
-        let Some(base) = &self.state.base else {
+        let (Charge::Container(plan), Some((own, ..))) = (self.charge, &self.state.built) else {
             return match ended {
                 Ended::Exited(code) => {
                     ShimError::Said { code: u8::try_from(code).unwrap_or(crate::ENGINE_FAILED) }
@@ -356,25 +313,30 @@ impl<'a> Supervisor<'a> {
                 }
             };
         };
-        log::debug!("the runtime's files were in `{}`", base.display());
-        let mut output = std::fs::File::from(match self.ends.output.try_clone() {
-            Ok(copy) => copy,
-            Err(source) => return cannot("read what the runtime said")(source),
-        });
-        let said = hooks::read_from_start(&mut output).unwrap_or_default();
-        let said = String::from_utf8_lossy(&said).trim().replace('\n', "; ");
-        let runtime = self.plan.runtime.path.display().to_string();
-        let said = if said.is_empty() { format!("{ended:?}") } else { said };
-        ShimError::Runtime { runtime, said }
+        log::debug!("the runtime's files were in `{}`", own.display());
+        runtime_said(&plan.runtime.path, &self.ends.output, ended)
     }
 
-    fn clean_up(&mut self) {
+    /// Gives back what the run has.
+    pub(crate) fn clean_up(mut self) {
         self.terminal = None;
-        self.after.clean_up(self.plan, &self.state.ended);
+        self.forwarder.stop();
+        // Whoever waits for this process is not to wait any longer.
+        drop(self.ends);
+        self.after.clean_up();
+        drop(self.state.record);
     }
 }
 
-/// Whether a hook of the stage `poststop` runs for this container.
-pub(crate) fn has_poststop(plan: &Plan<'_>) -> bool {
-    plan.hooks.iter().any(|hook| hook.stages.contains(&Stage::Poststop))
+/// The runtime's own words.
+fn runtime_said(runtime: &Path, output: &OwnedFd, ended: Ended) -> ShimError {
+    let mut output = std::fs::File::from(match output.try_clone() {
+        Ok(copy) => copy,
+        Err(source) => return cannot("read what the runtime said")(source),
+    });
+    let said = hooks::read_from_start(&mut output).unwrap_or_default();
+    let said = String::from_utf8_lossy(&said).trim().replace('\n', "; ");
+    let runtime = runtime.display().to_string();
+    let said = if said.is_empty() { format!("{ended:?}") } else { said };
+    ShimError::Runtime { runtime, said }
 }

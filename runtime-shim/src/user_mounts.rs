@@ -1,45 +1,82 @@
 //! Mounts and devices that the site and the user asked for.
 //!
-//! The sources are opened first, with the caller's rights and before anything of the host is
-//! covered; they are attached later, by descriptor, on paths that are resolved inside the
-//! container's root.
+//! The sources are opened first, with the caller's rights and as the host shows them; they are
+//! attached later, by descriptor, on paths that are resolved inside the container's root with the
+//! caller's rights. So nobody reaches, makes or changes a file that they could not without Sarus.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{CWD, FileType, fstat};
+use rustix::fs::{FileType, Mode as FileMode, OFlags, fstat, open as open_path};
 use sarus_config::{Config, UserMounts};
 use sarus_launch::{Mount, MountSource, Request};
 use sarus_sys::mount::{Attributes, DetachedMount, FileSystem};
 use sarus_sys::root::{Kind, Root};
 
 use crate::error::{ShimError, cannot};
+use crate::image::Run;
+use crate::mode::Mode;
 
 /// A mount that waits for the container's root.
 #[derive(Debug)]
 pub(crate) struct Pending {
     mount: DetachedMount,
     destination: PathBuf,
+    kind: Kind,
+    /// The user asked for it, so the site's rules hold for it.
+    by_user: bool,
 }
 
 /// Opens all sources: the site's mounts and devices, then the user's, each in the order given.
-pub(crate) fn open(config: &Config, request: &Request) -> Result<Vec<Pending>, ShimError> {
+/// `base` is out of the way while that is done, where a source has to do with it.
+pub(crate) fn open(run: &Run<'_>, base: &Path) -> Result<Vec<Pending>, ShimError> {
+    if !has_to_do_with(base, run) {
+        return open_all(run);
+    }
+    let failed = cannot("uncover the host's files");
+    let kept = open_path(base, OFlags::PATH | OFlags::CLOEXEC, FileMode::empty())
+        .map_err(std::io::Error::from)
+        .and_then(|base| DetachedMount::copy_of_descriptor(base.as_fd()))
+        .map_err(&failed)?;
+    sarus_sys::mount::detach(base).map_err(&failed)?;
+    let pending = open_all(run);
+    crate::image::attach_at(kept, base)?;
+    pending
+}
+
+fn has_to_do_with(base: &Path, run: &Run<'_>) -> bool {
+    let users = run.request.mounts.iter().filter_map(|mount| match &mount.source {
+        MountSource::Bind { path } => Some(PathBuf::from(path.as_os_str())),
+        MountSource::Tmpfs { .. } => None,
+    });
+    let sites = run.config.site_mounts.iter().map(|mount| mount.source.clone());
+    let mut sources = users.chain(sites);
+    // What cannot be resolved may lead anywhere.
+    sources.any(|source| match run.as_caller(|| source.canonicalize()) {
+        Ok(Ok(source)) => source.starts_with(base) || base.starts_with(&source),
+        _ => true,
+    })
+}
+
+fn open_all(run: &Run<'_>) -> Result<Vec<Pending>, ShimError> {
+    let (config, request) = (run.config, run.request);
     let mut pending = Vec::new();
     for site in &config.site_mounts {
-        pending.push(bind(&site.source, &site.destination, site.read_only)?);
+        let mount = bind(run, &site.source, site.read_only)?;
+        pending.push(mount.at(&site.destination, false));
     }
     for site in &config.site_devices {
-        pending.push(device(&site.source, &site.destination)?);
+        pending.push(device(run, &site.source)?.at(&site.destination, false));
     }
     for mount in &request.mounts {
         let destination = Path::new(mount.destination.as_os_str());
         check_destination(destination, &config.user_mounts)?;
-        pending.push(user_mount(mount, destination)?);
+        pending.push(user_mount(run, mount)?.at(destination, true));
     }
     for wanted in &request.devices {
         let destination = Path::new(wanted.destination.as_os_str());
         check_destination(destination, &config.user_mounts)?;
-        pending.push(device(Path::new(wanted.source.as_os_str()), destination)?);
+        pending.push(device(run, Path::new(wanted.source.as_os_str()))?.at(destination, true));
     }
     Ok(pending)
 }
@@ -50,29 +87,78 @@ pub(crate) fn has_bind_mounts(config: &Config, request: &Request) -> bool {
     !config.site_mounts.is_empty() || request.mounts.iter().any(is_bind)
 }
 
-/// Attaches all, in order.
-pub(crate) fn attach_all(pending: Vec<Pending>, root: Root<'_>) -> Result<(), ShimError> {
-    for Pending { mount, destination } in pending {
-        attach(root, &destination, mount)
-            .map_err(|source| ShimError::MountTarget { path: destination, source })?;
+/// Attaches all, in order. `rootfs` is where the container's root is in this mount namespace.
+pub(crate) fn attach_all(
+    run: &Run<'_>,
+    pending: Vec<Pending>,
+    (root, rootfs): (Root<'_>, &Path),
+) -> Result<(), ShimError> {
+    for Pending { mount, destination, kind, by_user } in pending {
+        let failed = |source| ShimError::MountTarget { path: destination.clone(), source };
+        let target = ensure(run, root, (&destination, kind)).map_err(failed)?;
+        if by_user {
+            // A link in the image may have led elsewhere.
+            let resolved = place_of(&target, rootfs).map_err(failed)?;
+            check_destination(&resolved, &run.config.user_mounts)?;
+        }
+        mount.attach(target.as_fd()).map_err(failed)?;
     }
     Ok(())
 }
 
-/// Attaches one mount on a path inside the root: a directory on a directory, anything else on a
-/// file. What is missing is made, in the writable layer.
-pub(crate) fn attach(root: Root<'_>, path: &Path, mount: DetachedMount) -> std::io::Result<()> {
-    let is_directory = FileType::from_raw_mode(fstat(&mount)?.st_mode) == FileType::Directory;
-    let kind = if is_directory { Kind::Directory } else { Kind::File };
+/// Finds or makes the place for a mount, with the caller's rights; where those do not suffice but
+/// the place is in the container's own layer, which is all the caller's, for the caller.
+pub(crate) fn ensure(
+    run: &Run<'_>,
+    root: Root<'_>,
+    (path, kind): (&Path, Kind),
+) -> std::io::Result<OwnedFd> {
+    match run.as_caller(|| root.ensure(path, kind))? {
+        Err(error)
+            if error.kind() == std::io::ErrorKind::PermissionDenied
+                && run.mode == Mode::Privileged =>
+        {
+            root.ensure_in_layer(path, kind, run.caller.person())
+        }
+        found => found,
+    }
+}
+
+/// The path of an open file inside the container.
+fn place_of(target: &OwnedFd, rootfs: &Path) -> std::io::Result<PathBuf> {
+    let path = std::fs::read_link(format!("/proc/self/fd/{}", target.as_raw_fd()))?;
+    let inside = path.strip_prefix(rootfs);
+    let outside = || std::io::Error::from_raw_os_error(libc::EXDEV);
+    inside.map(|path| Path::new("/").join(path)).map_err(|_not_below| outside())
+}
+
+/// Attaches one of the engine's own mounts: a directory on a directory, anything else on a file.
+pub(crate) fn attach_system(
+    root: Root<'_>,
+    path: &Path,
+    mount: DetachedMount,
+) -> std::io::Result<()> {
+    let kind = kind_of(FileType::from_raw_mode(fstat(&mount)?.st_mode));
     let target = root.ensure(path, kind)?;
     mount.attach(target.as_fd())
 }
 
-fn user_mount(mount: &Mount, destination: &Path) -> Result<Pending, ShimError> {
+fn kind_of(file: FileType) -> Kind {
+    if file == FileType::Directory { Kind::Directory } else { Kind::File }
+}
+
+/// A mount, and on what it can be attached.
+struct Opened(DetachedMount, Kind);
+
+impl Opened {
+    fn at(self, destination: &Path, by_user: bool) -> Pending {
+        Pending { mount: self.0, destination: destination.to_owned(), kind: self.1, by_user }
+    }
+}
+
+fn user_mount(run: &Run<'_>, mount: &Mount) -> Result<Opened, ShimError> {
     match &mount.source {
-        MountSource::Bind { path } => {
-            bind(Path::new(path.as_os_str()), destination, mount.read_only)
-        }
+        MountSource::Bind { path } => bind(run, Path::new(path.as_os_str()), mount.read_only),
         MountSource::Tmpfs { size, mode } => {
             let failed = cannot("make a file system in memory for `--tmpfs`");
             let memory = FileSystem::open("tmpfs").map_err(&failed)?;
@@ -80,31 +166,45 @@ fn user_mount(mount: &Mount, destination: &Path) -> Result<Pending, ShimError> {
                 memory.set("size", size.to_string()).map_err(&failed)?;
             }
             memory.set("mode", format!("{:o}", mode.unwrap_or(0o1777))).map_err(&failed)?;
+            let person = run.owner_inside();
+            memory.set("uid", person.uid.to_string()).map_err(&failed)?;
+            memory.set("gid", person.gid.to_string()).map_err(&failed)?;
             let attributes = Attributes::NO_SUID_NO_DEV.read_only(mount.read_only);
-            let mount = memory.mount(attributes).map_err(&failed)?;
-            Ok(Pending { mount, destination: destination.to_owned() })
+            Ok(Opened(memory.mount(attributes).map_err(&failed)?, Kind::Directory))
         }
     }
 }
 
-fn bind(source: &Path, destination: &Path, read_only: bool) -> Result<Pending, ShimError> {
+/// Opens a path with the caller's rights, and tells what is there.
+fn look_up(run: &Run<'_>, source: &Path) -> Result<(OwnedFd, FileType), ShimError> {
     let failed = |error| ShimError::MountSource { path: source.to_owned(), source: error };
-    let mount = DetachedMount::copy_of(CWD, source).map_err(failed)?;
+    let looked = run.as_caller(|| {
+        let found = open_path(source, OFlags::PATH | OFlags::CLOEXEC, FileMode::empty())?;
+        let kind = FileType::from_raw_mode(fstat(&found)?.st_mode);
+        Ok((found, kind))
+    });
+    looked.and_then(|looked: rustix::io::Result<_>| Ok(looked?)).map_err(failed)
+}
+
+fn bind(run: &Run<'_>, source: &Path, read_only: bool) -> Result<Opened, ShimError> {
+    let failed = |error| ShimError::MountSource { path: source.to_owned(), source: error };
+    let (found, kind) = look_up(run, source)?;
+    let mount = DetachedMount::copy_of_descriptor(found.as_fd()).map_err(failed)?;
     // Device nodes work where the host has them for that, and nowhere else.
     let no_dev = !source.starts_with("/dev");
     let attributes = Attributes { read_only, no_suid: true, no_dev, no_exec: false };
     mount.restrict(attributes).map_err(failed)?;
-    Ok(Pending { mount, destination: destination.to_owned() })
+    Ok(Opened(mount, kind_of(kind)))
 }
 
-fn device(source: &Path, destination: &Path) -> Result<Pending, ShimError> {
+fn device(run: &Run<'_>, source: &Path) -> Result<Opened, ShimError> {
     let failed = |error| ShimError::MountSource { path: source.to_owned(), source: error };
-    let mount = DetachedMount::copy_of(CWD, source).map_err(failed)?;
-    let kind = FileType::from_raw_mode(fstat(&mount).map_err(|e| failed(e.into()))?.st_mode);
+    let (found, kind) = look_up(run, source)?;
     if !matches!(kind, FileType::CharacterDevice | FileType::BlockDevice) {
         return Err(ShimError::NotADevice { path: source.to_owned() });
     }
-    Ok(Pending { mount, destination: destination.to_owned() })
+    let mount = DetachedMount::copy_of_descriptor(found.as_fd()).map_err(failed)?;
+    Ok(Opened(mount, Kind::File))
 }
 
 /// Refuses what the site forbids, and what would replace the container's own system directories.

@@ -1,0 +1,137 @@
+//! The process that runs the hooks of the stage `poststop`. Made only where there are such hooks.
+//!
+//! It keeps the privileges that the supervisor gives up, and hears from the builder alone where the
+//! container's files are. The end it notices by the supervisor's end of a socket being closed,
+//! also when that one was killed.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::process::Pid;
+use sarus_sys::namespace;
+use sarus_sys::process::{self, Fork, fork};
+
+use crate::construct::Plan;
+use crate::descriptors::{duplicate, hide, open_null};
+use crate::error::{ShimError, cannot};
+use crate::image::release_signals;
+use crate::runtime::Runtime;
+
+/// The supervisor's side.
+#[derive(Debug)]
+pub(crate) struct Janitor {
+    pid: Pid,
+    end: OwnedFd,
+}
+
+/// The builder's end.
+#[derive(Debug)]
+pub(crate) struct Instructions(OwnedFd);
+
+/// What connects all three.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    instructions: OwnedFd,
+    end: OwnedFd,
+    theirs: OwnedFd,
+}
+
+impl Lines {
+    /// Makes the lines, before anybody is forked; `None` where there is nothing to do at the end.
+    pub(crate) fn lay(plan: &Plan<'_>) -> Result<Option<(Self, Instructions)>, ShimError> {
+        if !plan.has_poststop() {
+            return Ok(None);
+        }
+        let pair = || {
+            let kind = SocketType::SEQPACKET;
+            socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)
+                .map_err(|e| cannot("make a socket")(e.into()))
+        };
+        let (instructions, builder) = pair()?;
+        let (theirs, end) = pair()?;
+        Ok(Some((Self { instructions, end, theirs }, Instructions(builder))))
+    }
+
+    /// Starts the janitor.
+    pub(crate) fn start(self, plan: &Plan<'_>) -> Result<Janitor, ShimError> {
+        match fork().map_err(cannot("make a process"))? {
+            Fork::Child => {
+                drop(self.end);
+                let done = wait_and_delete(plan, &self.instructions, &self.theirs);
+                process::exit_at_once(i32::from(done.is_err()))
+            }
+            Fork::Parent(child) => Ok(Janitor { pid: child.pid(), end: self.end }),
+        }
+    }
+}
+
+impl Instructions {
+    /// Tells where the container's files are, and waits until it is known. The caller's mount and
+    /// user namespaces are those of the hooks.
+    pub(crate) fn tell(&self, own: &Path) -> Result<(), ShimError> {
+        let failed = |e: rustix::io::Errno| cannot("prepare the hooks at the end")(e.into());
+        let pid = rustix::process::getpid().as_raw_nonzero();
+        let packet = [pid.to_string().as_bytes(), b"\0", own.as_os_str().as_bytes()].concat();
+        rustix::io::write(&self.0, &packet).map_err(failed)?;
+        let read = rustix::io::retry_on_intr(|| rustix::io::read(&self.0, &mut [0_u8; 1]));
+        match read.map_err(failed)? {
+            0 => Err(failed(rustix::io::Errno::PIPE)),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Janitor {
+    /// Process id.
+    pub(crate) fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Has the hooks run, and waits for them.
+    pub(crate) fn finish(self) {
+        drop(self.end);
+        let options = rustix::process::WaitOptions::empty();
+        let ended = rustix::io::retry_on_intr(|| rustix::process::waitpid(Some(self.pid), options));
+        let succeeded = matches!(&ended, Ok(Some((_, status))) if status.exit_status() == Some(0));
+        if !succeeded {
+            log::warn!("the hooks after the container's end failed");
+        }
+    }
+}
+
+fn wait_and_delete(
+    plan: &Plan<'_>,
+    instructions: &OwnedFd,
+    supervisor: &OwnedFd,
+) -> Result<std::convert::Infallible, ShimError> {
+    let failed = cannot("run the hooks after the container's end");
+    hide(&plan.run.caller.descriptors);
+    let null = open_null()?;
+    for target in 0..3 {
+        duplicate(&null, target).map_err(&failed)?;
+    }
+    let mut packet = [0_u8; 8192];
+    let size = rustix::io::retry_on_intr(|| rustix::io::read(instructions, &mut packet));
+    let size = size.map_err(|e| failed(e.into()))?;
+    let at = packet[..size].iter().position(|byte| *byte == 0);
+    // A builder that ended before made nothing.
+    let Some(at) = at else { process::exit_at_once(0) };
+    let builder = String::from_utf8_lossy(&packet[..at]).into_owned();
+    let own = PathBuf::from(std::ffi::OsString::from_vec(packet[at + 1..size].to_vec()));
+    let open = |kind: &str| namespace::of(&builder, kind).map_err(&failed);
+    let (user, mounts) = (open("user")?, open("mnt")?);
+    let is_own = namespace::own_number("user").and_then(|own| Ok(own == namespace::number(&user)?));
+    rustix::io::write(instructions, b"K").map_err(|e| failed(e.into()))?;
+    // The supervisor says nothing; it ends.
+    let _ended = rustix::io::retry_on_intr(|| rustix::io::read(supervisor, &mut [0_u8; 1]));
+    if !is_own.map_err(&failed)? {
+        namespace::join_user(user.as_fd()).map_err(&failed)?;
+    }
+    namespace::join(mounts.as_fd()).map_err(&failed)?;
+    release_signals()?;
+    let arguments = plan.runtime.delete_arguments(&own, &plan.id);
+    let path = plan.runtime.path.as_os_str();
+    Err(failed(process::execute(path, &arguments, &Runtime::environment())))
+}
