@@ -42,6 +42,12 @@ pub enum Command {
     Pull(PullArgs),
     /// Run a command in a new container
     Run(Box<RunArgs>),
+    /// List your running containers on this node
+    Ps(PsArgs),
+    /// Send a signal to running containers
+    Kill(KillArgs),
+    /// Run one more command in a running container
+    Exec(ExecArgs),
     /// List the images
     Images(ImagesArgs),
     /// Remove images
@@ -136,6 +142,45 @@ pub struct RunArgs {
     pub pull: Pull,
 }
 
+#[derive(Debug, Args)]
+pub struct PsArgs {
+    /// How to print
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    pub format: Format,
+    /// Print the ids only
+    #[arg(short, long, conflicts_with = "format")]
+    pub quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct KillArgs {
+    /// Containers: their ids or names, as `sarus ps` shows them
+    #[arg(value_name = "CONTAINER", required = true)]
+    pub ids: Vec<String>,
+    /// The signal: name or number
+    #[arg(short, long, value_name = "SIGNAL", default_value = "KILL")]
+    pub signal: String,
+}
+
+#[derive(Debug, Args)]
+#[command(override_usage = "sarus exec [OPTIONS] CONTAINER COMMAND [ARGUMENT...]")]
+pub struct ExecArgs {
+    /// Container (its id or name), command and its arguments; options end at the container
+    #[arg(value_name = "CONTAINER", required = true, num_args = 1.., trailing_var_arg = true)]
+    pub words: Vec<OsString>,
+    #[command(flatten)]
+    pub environment: EnvironmentArgs,
+    /// Directory in which the command starts, absolute; without it the container's
+    #[arg(short, long, value_name = "DIR")]
+    pub workdir: Option<OsString>,
+    /// Give the command a terminal of its own
+    #[arg(short, long)]
+    pub tty: bool,
+    /// Accepted for Docker's sake: standard input is always passed on
+    #[arg(short, long)]
+    pub interactive: bool,
+}
+
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Environment")]
 pub struct EnvironmentArgs {
@@ -191,9 +236,12 @@ pub struct ProcessArgs {
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Container")]
 pub struct ContainerArgs {
-    /// Name of the container
+    /// Name of the container; in a step of several tasks the task's number is added: NAME.3
     #[arg(short, long, value_name = "NAME")]
     pub name: Option<String>,
+    /// Keep the writable layer in this directory of the node instead of memory
+    #[arg(long, value_name = "DIR")]
+    pub writable_dir: Option<PathBuf>,
     /// Refuse writes to the image's files
     #[arg(long)]
     pub read_only: bool,

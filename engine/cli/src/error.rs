@@ -46,6 +46,23 @@ pub enum CliError {
         #[source]
         source: io::Error,
     },
+    /// No running container of that name.
+    #[error("no container `{id}` of yours runs on this node")]
+    NoContainer {
+        /// The name given.
+        id: String,
+        /// Those that run.
+        running: Vec<String>,
+    },
+    /// A container could not be signalled.
+    #[error("cannot send a signal to the container `{id}`")]
+    Signal {
+        /// The container.
+        id: String,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
     /// Standard output could not be written.
     #[error("cannot write to standard output")]
     Output {
@@ -91,6 +108,11 @@ impl CliError {
                     .to_owned(),
             ),
             Self::WorkingDirectory { .. } => Some("change to a directory that exists".to_owned()),
+            Self::NoContainer { running, .. } if running.is_empty() => {
+                Some("none runs; `sarus ps` lists them".to_owned())
+            }
+            Self::NoContainer { running, .. } => Some(format!("there are {}", running.join(", "))),
+            Self::Signal { .. } => Some("`sarus ps` lists those that run".to_owned()),
             Self::SourceDateEpoch { .. } => Some("unset it, or set it to a number".to_owned()),
             Self::Output { .. } | Self::Input { .. } | Self::InputEnded { .. } => None,
         }

@@ -9,7 +9,8 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
-use sarus_launch::{REQUEST_SIZE_MAX, Request};
+use sarus_launch::{ExecRequest, REQUEST_SIZE_MAX, Request};
+use serde::Serialize;
 
 /// Where the shim is, seen from the directory of this program.
 const PLACES: [&str; 2] = ["sarus-shim", "../libexec/sarus/sarus-shim"];
@@ -64,7 +65,7 @@ impl LaunchError {
             }
             Self::TooLarge { .. } => "fewer or shorter variables and arguments help",
             Self::OwnPath { .. } => "mount /proc",
-            Self::Write { .. } => return None,
+            Self::Write { .. } => "the limit on the size of files may be too small: `ulimit -f`",
         };
         Some(text.to_owned())
     }
@@ -79,15 +80,25 @@ fn listed(places: &[PathBuf]) -> String {
 /// descriptors, variables and everything else a process has stay as they are; one descriptor is
 /// added, for the request.
 pub fn exec(request: &Request) -> LaunchError {
+    become_shim("run", request)
+}
+
+/// As [`exec`], for one more program in a running container.
+pub fn exec_in_container(request: &ExecRequest) -> LaunchError {
+    become_shim("exec", request)
+}
+
+fn become_shim(command: &str, request: &impl Serialize) -> LaunchError {
     let prepared = find_shim().and_then(|shim| Ok((shim, write(request)?)));
     let (shim, descriptor) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => return error,
     };
-    let mut command = std::process::Command::new(&shim);
-    command.args(["run", "--request-fd"]).arg(OsString::from(descriptor.to_string()));
-    log::debug!("executing {command:?}");
-    let source = command.exec();
+    let mut words = std::process::Command::new(&shim);
+    words.args([command, "--request-fd"]).arg(OsString::from(descriptor.to_string()));
+    log::debug!("executing {words:?}");
+    sarus_sys::signals::restore_file_size_limit();
+    let source = words.exec();
     LaunchError::Execute { path: shim, source }
 }
 
@@ -105,7 +116,7 @@ fn find_shim() -> Result<PathBuf, LaunchError> {
 
 /// Writes the request into sealed memory, and gives the number of a descriptor that survives
 /// `exec`.
-fn write(request: &Request) -> Result<i32, LaunchError> {
+fn write(request: &impl Serialize) -> Result<i32, LaunchError> {
     let failed = |source: io::Error| LaunchError::Write { source };
     let json = serde_json::to_vec(request).map_err(|error| failed(error.into()))?;
     if json.len() > REQUEST_SIZE_MAX {

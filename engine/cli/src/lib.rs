@@ -18,6 +18,7 @@ pub mod plan;
 mod progress;
 mod pull;
 mod run;
+pub mod running;
 mod secret;
 pub mod settings;
 pub mod usage;
@@ -35,6 +36,7 @@ use crate::error::{CliError, ENGINE_ERROR, report};
 /// Does what the words say; gives the exit status.
 pub fn main(words: impl Iterator<Item = OsString>) -> u8 {
     install_panic_hook();
+    sarus_sys::signals::ignore_file_size_limit();
     let words: Vec<OsString> = words.collect();
     let arguments = match Arguments::try_parse_from(&words) {
         Ok(arguments) => arguments,
@@ -59,6 +61,9 @@ fn execute(arguments: Arguments) -> Result<(), CliError> {
     match arguments.command {
         Command::Pull(args) => pull::pull(&args),
         Command::Run(args) => run::run(&args, arguments.verbosity).inspect_err(|_| sweep()),
+        Command::Ps(args) => running::ps(&args),
+        Command::Kill(args) => running::kill(&args),
+        Command::Exec(args) => running::exec(&args, arguments.verbosity),
         Command::Images(args) => images::images(&args),
         Command::Rmi(args) => images::rmi(&args),
         Command::Inspect(args) => images::inspect(&args),
@@ -78,6 +83,7 @@ fn sweep() {
     let ended = sarus_sys::orphans::sweep();
     let directory = settings::temporary_directory();
     let removed = sarus_sys::scratch::sweep(&sarus_sys::scratch::parent(directory.as_deref()));
+    sarus_sys::rendezvous::sweep();
     if ended + removed > 0 {
         log::debug!("of killed runs: {ended} processes ended, {removed} directories removed");
     }

@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use sarus_launch::{Command, Image, Namespaces, REQUEST_VERSION, RawString, Request};
+use sarus_launch::{AccountNames, Command, Image, Namespaces, REQUEST_VERSION, RawString, Request};
 use sarus_oci::Execution;
 
 use crate::args::{RunArgs, Verbosity};
@@ -21,6 +21,8 @@ pub struct Caller {
     pub cwd: PathBuf,
     /// This program, absolute, where known.
     pub program: Option<PathBuf>,
+    /// What the host's user database says of the user.
+    pub account: Option<AccountNames>,
     /// The site's MPI type for those who name none.
     pub default_mpi_type: Option<String>,
 }
@@ -52,7 +54,7 @@ pub fn request(
 ) -> Result<Request, UsageError> {
     let request = Request {
         version: REQUEST_VERSION,
-        name: args.container.name.clone(),
+        name: args.container.name.as_deref().map(|name| name_of_task(name, caller)),
         image: Image {
             squashfs: RawString::from(image.squashfs.clone()),
             name: image.name.clone(),
@@ -64,6 +66,12 @@ pub fn request(
             args: command(args, image)?,
             workdir: args.process.workdir.clone().map(RawString::from),
         },
+        account: caller.account.clone(),
+        writable_dir: args
+            .container
+            .writable_dir
+            .as_ref()
+            .map(|path| RawString::from(caller.cwd.join(path))),
         host_env: caller.env.iter().map(|(name, value)| variables::join(name, value)).collect(),
         env: environment(args, caller, env_files)?,
         mounts: all_mounts(args, caller)?,
@@ -90,6 +98,27 @@ pub fn request(
     };
     request.check()?;
     Ok(request)
+}
+
+/// Where launchers say which of how many tasks this is.
+const TASKS: [(&str, &str); 3] = [
+    ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
+    ("PMI_RANK", "PMI_SIZE"),
+    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+];
+
+/// All tasks of a step have the same command line, but no two containers the same name: the task's
+/// number is added where there are several.
+fn name_of_task(name: &str, caller: &Caller) -> String {
+    let number = |name: &str| {
+        let value = caller.env.iter().find(|(known, _)| known == name)?;
+        value.1.to_str()?.parse::<u64>().ok()
+    };
+    let task = TASKS.iter().find_map(|(rank, size)| Some((number(rank)?, number(size)?)));
+    match task {
+        Some((rank, 2..)) => format!("{name}.{rank}"),
+        _ => name.to_owned(),
+    }
 }
 
 /// 0: warnings only; 1: what is done (`--verbose`); 2: in every detail (`--debug`).

@@ -5,6 +5,7 @@
 use std::ffi::OsStr;
 
 use sarus_image::{Image, ImageError, Target};
+use sarus_launch::AccountNames;
 use sarus_oci::Reference;
 
 use crate::args::{Pull, RunArgs, Verbosity};
@@ -25,6 +26,7 @@ pub(crate) fn run(args: &RunArgs, verbosity: Verbosity) -> Result<(), CliError> 
         env: std::env::vars_os().collect(),
         cwd: std::env::current_dir().map_err(|source| CliError::WorkingDirectory { source })?,
         program: std::env::current_exe().ok(),
+        account: account(),
         default_mpi_type: settings.config.default_mpi_type.clone(),
     };
     let files = &args.environment.env_file;
@@ -77,4 +79,21 @@ fn image_of(args: &RunArgs, settings: &Settings, reference: &Reference) -> Resul
         },
         (Pull::Missing | Pull::Newer, None) | (Pull::Always, _) => pull(),
     }
+}
+
+/// What the host's user database says of the user: one look-up, here and not in the shim, since a
+/// data base may load libraries of its own.
+fn account() -> Option<AccountNames> {
+    let user = sarus_sys::users::user(rustix::process::getuid().as_raw())?;
+    let first = rustix::process::getgid().as_raw();
+    let others = rustix::process::getgroups().unwrap_or_default();
+    let ids = std::iter::once(first).chain(others.into_iter().map(rustix::fs::Gid::as_raw));
+    let named = ids.filter_map(|gid| Some((gid, sarus_sys::users::group_name(gid)?)));
+    Some(AccountNames {
+        groups: named.collect(),
+        name: user.name,
+        gecos: user.gecos,
+        home: user.home,
+        shell: user.shell,
+    })
 }

@@ -18,6 +18,9 @@ pub enum UsageError {
         /// What is accepted.
         expected: &'static str,
     },
+    /// `exec` without a command.
+    #[error("`sarus exec` needs a container and a command")]
+    NoExecCommand,
     /// Double quotes that do not enclose a field.
     #[error("`--mount {given}`: the double quotes do not enclose a whole field")]
     Quotes {
