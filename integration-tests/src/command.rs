@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -34,6 +34,7 @@ pub struct Invocation {
     pub(crate) arguments: Vec<OsString>,
     pub(crate) directory: PathBuf,
     pub(crate) input: Vec<u8>,
+    pub(crate) keeps_input: bool,
 }
 
 impl Invocation {
@@ -63,6 +64,12 @@ impl Invocation {
     /// What the command reads; nothing otherwise.
     pub fn input(mut self, input: impl AsRef<[u8]>) -> Self {
         self.input = input.as_ref().to_vec();
+        self
+    }
+
+    /// What the command reads stays open, for [`Running::write`], until the command is waited for.
+    pub fn keep_input(mut self) -> Self {
+        self.keeps_input = true;
         self
     }
 
@@ -97,9 +104,14 @@ impl Invocation {
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         remember_child(child.id());
         let mut stdin = child.stdin.take().expect("a pipe");
-        let input = self.input.clone();
-        // A command that does not read its input is no error.
-        std::thread::spawn(move || drop(stdin.write_all(&input)));
+        let stdin = if self.keeps_input {
+            Some(stdin)
+        } else {
+            let input = self.input.clone();
+            // A command that does not read its input is no error.
+            std::thread::spawn(move || drop(stdin.write_all(&input)));
+            None
+        };
         let stdout = child.stdout.take().expect("a pipe");
         let mut stderr = child.stderr.take().expect("a pipe");
         let (sender, lines) = channel();
@@ -119,7 +131,8 @@ impl Invocation {
             drop(stderr.read_to_end(&mut all));
             all
         });
-        Running { what: format!("{command:?}"), child, lines, out: Some(out), err: Some(err) }
+        let what = format!("{command:?}");
+        Running { what, child, stdin, lines, out: Some(out), err: Some(err) }
     }
 
     /// Runs the command to its end.
@@ -134,7 +147,8 @@ impl Invocation {
         let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         remember_child(child.id());
         let (_, lines) = channel();
-        Running { what: format!("{command:?}"), child, lines, out: None, err: None }
+        let what = format!("{command:?}");
+        Running { what, child, stdin: None, lines, out: None, err: None }
     }
 }
 
@@ -143,6 +157,7 @@ impl Invocation {
 pub struct Running {
     what: String,
     child: Child,
+    stdin: Option<ChildStdin>,
     lines: Receiver<String>,
     out: Option<JoinHandle<Vec<u8>>>,
     err: Option<JoinHandle<Vec<u8>>>,
@@ -160,13 +175,20 @@ impl Running {
         line.unwrap_or_else(|error| panic!("{}: no line of output: {error}", self.what))
     }
 
+    /// Gives the command something to read, which was started with its input kept open.
+    pub fn write(&mut self, text: &str) {
+        let stdin = self.stdin.as_mut().expect("the input was kept open");
+        stdin.write_all(text.as_bytes()).expect("the command reads");
+    }
+
     /// Signals the process that was started, no other.
     pub fn signal(&self, signal: Signal) {
         kill(self.pid(), signal);
     }
 
-    /// Waits for the end.
+    /// Waits for the end; a kept input ends first.
     pub fn finish(mut self) -> Output {
+        drop(self.stdin.take());
         let ended = wait_gone(self.pid(), LIMIT);
         if !ended {
             for pid in descendants(self.pid()).into_iter().chain([self.pid()]) {

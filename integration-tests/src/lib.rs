@@ -27,7 +27,7 @@ pub use fake::{FakeRegistry, Reply, answer};
 pub use http::Request;
 pub use image::{Dialect, Image, Packed, Packing, debian, sha256};
 pub use leftovers::Leftovers;
-pub use processes::{children, descendants, kill, wait_gone};
+pub use processes::{children, descendants, kill, named, wait_gone};
 pub use programs::Programs;
 pub use registry::{Access, Registry};
 pub use session::{Runtime, Session, Who};

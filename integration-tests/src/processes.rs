@@ -51,6 +51,23 @@ pub fn children(parent: u32) -> Vec<u32> {
         .collect()
 }
 
+/// The living processes that have that name for the kernel and that user.
+pub fn named(name: &str, uid: u32) -> Vec<u32> {
+    let is_one = |pid: &u32| {
+        let status = fs_err::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let field = |key: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(key));
+            line.and_then(|rest| rest.split_whitespace().next())
+        };
+        field("Name:") == Some(name)
+            && field("Uid:") == Some(&uid.to_string())
+            && field("State:") != Some("Z")
+    };
+    let entries = fs_err::read_dir("/proc").expect("there is /proc");
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    pids.filter(is_one).collect()
+}
+
 /// The living processes below one, parents first, without the tests' own servers.
 pub fn descendants(root: u32) -> Vec<u32> {
     let own = OWN_CHILDREN.lock().unwrap_or_else(PoisonError::into_inner).clone();

@@ -142,6 +142,7 @@ impl Session {
             arguments: words.into_iter().map(|word| word.as_ref().to_owned()).collect(),
             directory: self.home.clone(),
             input: Vec::new(),
+            keeps_input: false,
         }
     }
 

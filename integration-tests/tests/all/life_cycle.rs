@@ -83,9 +83,10 @@ fn an_unpacked_image_of_a_killed_run_goes_with_the_next_command() {
     let run = ground.shell("echo ready; sleep 1000").env("TMPDIR", &directory).start();
     assert_eq!(run.line(), "ready\n");
     assert_eq!(entries(), 1);
+    let below = descendants(run.pid());
     run.signal(Signal::KILL);
     run.finish();
-    assert_eq!(entries(), 1);
+    assert!(below.into_iter().all(|pid| wait_gone(pid, LIMIT)));
     ground.session.sarus(["images"]).env("TMPDIR", &directory).run().ok();
     assert_eq!(entries(), 0);
     ground.run(&["true"]).env("TMPDIR", &directory).run().ok();

@@ -7,6 +7,7 @@
 )]
 
 mod bad_input;
+mod containers;
 mod convert;
 mod hooks;
 mod images;
@@ -18,6 +19,8 @@ mod registries;
 mod run;
 mod run_options;
 mod seccomp;
+mod setuid;
+mod sharing;
 
 use sarus_integration_tests::{Image, Packed, Registry, Runtime, Session, Who};
 

@@ -61,14 +61,7 @@ fn with_site(ground: &Ground, run: Invocation, config: &Value, profile: &Value) 
 }
 
 /// Values of `imageMount`: privileged, and rootless under a site's configuration.
-///
-/// runc leaves cgroups behind where root runs it rootless, which is not this test's claim.
-fn image_mounts(runtime: Runtime) -> &'static [&'static str] {
-    match runtime {
-        Runtime::Crun => &["auto", "fuse"],
-        Runtime::Runc => &["auto"],
-    }
-}
+const IMAGE_MOUNTS: [&str; 2] = ["auto", "fuse"];
 
 fn the_command_has_one_filter_more_than_its_caller(who: Who, runtime: Runtime) {
     let ground = Ground::new(who, runtime);
@@ -132,7 +125,7 @@ fn a_sites_profile_replaces_the_built_in_one(who: Who, runtime: Runtime) {
             {"names": ["add_key"], "action": "SCMP_ACT_ERRNO", "includes": {"caps": ["CAP_CHOWN"]}},
         ],
     });
-    for mount in image_mounts(runtime) {
+    for mount in IMAGE_MOUNTS {
         let config = json!({"seccompProfile": "/etc/sarus/seccomp.json", "imageMount": mount});
         let run = |words: &[&str]| with_site(&ground, ground.run(words), &config, &profile).run();
         let output = run(&["sh", "-c", "chmod 700 /tmp"]);
@@ -146,7 +139,7 @@ fn a_sites_profile_replaces_the_built_in_one(who: Who, runtime: Runtime) {
 
 fn a_site_can_do_without(who: Who, runtime: Runtime) {
     let ground = ground(who, runtime);
-    for mount in image_mounts(runtime) {
+    for mount in IMAGE_MOUNTS {
         let config = json!({"seccompProfile": "unconfined", "imageMount": mount});
         let run = |words: &[&str]| with_site(&ground, ground.run(words), &config, &json!({})).run();
         let output = run(&["calls", "refused"]);

@@ -3,4 +3,5 @@
 mod arguments;
 mod commands;
 mod plan;
+mod running;
 mod shown;

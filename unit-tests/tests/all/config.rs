@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sarus_config::{
-    Compression, Config, ConfigError, ContainersPolicy, Environment, ImageMount, KEYS, Parsed,
-    Runtime, SeccompProfile, SiteDevice, SiteMount, Squashfs, UserMounts, Writable, check_trusted,
-    config_home, load_for_user, load_system, parse_size,
+    Compression, Config, ConfigError, ContainersPolicy, Environment, ImageMount, KEYS,
+    KernelImages, Parsed, Runtime, SeccompProfile, SiteDevice, SiteMount, Squashfs, UserMounts,
+    Writable, check_trusted, config_home, load_for_user, load_system, parse_size,
 };
 use serde_json::{Value, json};
 
@@ -221,11 +221,25 @@ fn every_setting_takes_the_values_it_documents() {
         (r#"{"imageMount": "kernel"}"#, Config { image_mount: ImageMount::Kernel, ..d() }),
         (r#"{"imageMount": "fuse"}"#, Config { image_mount: ImageMount::Fuse, ..d() }),
         (r#"{"imageMount": "unpack"}"#, Config { image_mount: ImageMount::Unpack, ..d() }),
+        (r#"{"kernelImages": "any"}"#, Config { kernel_images: KernelImages::Any, ..d() }),
+        (r#"{"kernelImages": "none"}"#, Config { kernel_images: KernelImages::None, ..d() }),
+        (
+            r#"{"kernelImages": "verified", "verifiedImages": "/etc/sarus/verified"}"#,
+            Config {
+                kernel_images: KernelImages::Verified,
+                verified_images: Some(path("/etc/sarus/verified")),
+                ..d()
+            },
+        ),
         (r#"{"squashfusePath": "/s"}"#, Config { squashfuse_path: Some(path("/s")), ..d() }),
         (
-            r#"{"writable": {"size": "512MiB", "directory": "/local"}}"#,
+            r#"{"writable": {"size": "512MiB", "nodeSize": "1GiB", "directory": "/local"}}"#,
             Config {
-                writable: Writable { size: Some(512 << 20), directory: Some(path("/local")) },
+                writable: Writable {
+                    size: Some(512 << 20),
+                    node_size: Some(1 << 30),
+                    directory: Some(path("/local")),
+                },
                 ..d()
             },
         ),

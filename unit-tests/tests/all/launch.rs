@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 fn request() -> Value {
     json!({
-        "version": 1,
+        "version": 2,
         "image": { "squashfs": "/store/a.squashfs", "name": "debian:12" },
         "command": { "args": ["true"] },
         "host_env": ["HOME=/home/u"],
@@ -47,7 +47,7 @@ fn a_bad_request_is_refused_with_what_is_wrong() {
     for (given, want) in [
         (
             change("/version", json!(7)),
-            "the launch request has version 7, this `sarus-shim` reads version 1",
+            "what one program of Sarus tells another has version 7, and this one reads version 2",
         ),
         (
             change("/image/squashfs", json!("a.squashfs")),

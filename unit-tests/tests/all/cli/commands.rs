@@ -8,6 +8,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -72,7 +73,7 @@ impl User {
 
     fn sarus_with(&self, words: &[&str], input: &str) -> Said {
         let mut command = Command::new(&self.program);
-        command.args(words).env_clear().env("HOME", self.home.path());
+        command.arg0("sarus").args(words).env_clear().env("HOME", self.home.path());
         let kept = ["PATH", "LLVM_PROFILE_FILE"];
         command.envs(kept.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
@@ -687,7 +688,8 @@ fn a_run_of_a_file_needs_no_store_and_a_command() {
 #[test]
 fn without_a_shim_a_run_says_that_the_installation_is_not_complete() {
     let registry = hello();
-    let user = User::of(&registry);
+    let (user, place) = user_with_shim(&registry);
+    fs::remove_file(place.path().join("sarus-shim")).unwrap();
     let name = registry.name("app");
     user.output(&["pull", &name]);
     let error = user.failure(&["run", &name]);

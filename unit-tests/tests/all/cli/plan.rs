@@ -17,6 +17,7 @@ const QUIET: Verbosity = Verbosity { verbose: false, debug: false };
 fn caller() -> Caller {
     let env = [("HOME", "/home/u"), ("LANG", "C")];
     Caller {
+        account: None,
         env: env.map(|(name, value)| (OsString::from(name), OsString::from(value))).to_vec(),
         cwd: PathBuf::from("/home/u"),
         program: Some(PathBuf::from("/usr/bin/sarus")),
@@ -221,4 +222,33 @@ fn debug_says_more_than_verbose() {
     {
         assert_eq!(plan::verbosity_level(Verbosity { verbose, debug }), want);
     }
+}
+
+#[test]
+fn the_tasks_of_a_step_get_names_of_their_own() {
+    for (env, want) in [
+        (&[][..], "solver"),
+        (&[("SLURM_PROCID", "17"), ("SLURM_STEP_NUM_TASKS", "128")][..], "solver.17"),
+        // A batch script, and a step of one.
+        (&[("SLURM_PROCID", "0"), ("SLURM_NTASKS", "4")], "solver"),
+        (&[("SLURM_PROCID", "0"), ("SLURM_STEP_NUM_TASKS", "1")], "solver"),
+        (&[("PMI_RANK", "2"), ("PMI_SIZE", "3")], "solver.2"),
+        (&[("OMPI_COMM_WORLD_RANK", "5"), ("OMPI_COMM_WORLD_SIZE", "6")], "solver.5"),
+        (&[("SLURM_PROCID", "x"), ("SLURM_STEP_NUM_TASKS", "8")], "solver"),
+    ] {
+        let mut caller = caller();
+        let more = env.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
+        caller.env.extend(more);
+        let args = run(&["--name", "solver", "i", "true"]);
+        let request = plan::request(&args, QUIET, &caller, &image(None, None), &[]).unwrap();
+        assert_eq!(request.name.as_deref(), Some(want), "{env:?}");
+    }
+}
+
+#[test]
+fn the_writable_directory_becomes_absolute() {
+    let image = image(None, None);
+    let request = plan(&["--writable-dir", "layers", "i", "true"], &image).unwrap();
+    let want = Some(RawString::from("/home/u/layers"));
+    assert_eq!(request.writable_dir, want);
 }

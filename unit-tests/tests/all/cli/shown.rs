@@ -202,7 +202,11 @@ fn each_failure_has_its_advice() {
             "cannot execute `/x`",
             Some("the installation is not complete"),
         ),
-        (launch(LaunchError::Write { source: failed() }), "cannot write the launch request", None),
+        (
+            launch(LaunchError::Write { source: failed() }),
+            "cannot write the launch request",
+            Some("the limit on the size of files"),
+        ),
     ] {
         assert_eq!(error.to_string(), message);
         assert_eq!(error.hint().is_some(), hint.is_some(), "{message}");
