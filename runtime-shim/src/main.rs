@@ -50,7 +50,6 @@ fn main() -> ExitCode {
     let result = match arguments.as_slice() {
         ["run", "--request-fd", number] => run(number),
         ["exec", "--request-fd", number] => exec(number),
-        ["seal-root", path] => seal::seal(path).map(|()| 0),
         ["--version"] => Ok(version()),
         _ => Err(ShimError::Usage),
     };

@@ -185,17 +185,6 @@ impl AsFd for DetachedMount {
     }
 }
 
-/// Adds attributes to the mount that a descriptor of its root refers to, not to those below it.
-///
-/// # Errors
-///
-/// `EINVAL` if it is not the root of a mount; `EPERM` without `CAP_SYS_ADMIN`.
-pub fn restrict_mount(root: BorrowedFd<'_>, attributes: Attributes) -> io::Result<()> {
-    let request =
-        MountSetattr { set: u64::from(attributes.flags().bits()), ..MountSetattr::default() };
-    mount_setattr(root, 0, &request)
-}
-
 /// `struct mount_attr` of `mount_setattr(2)`.
 #[derive(Debug, Default)]
 #[repr(C)]

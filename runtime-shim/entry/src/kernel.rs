@@ -9,6 +9,7 @@ pub(crate) type Errno = i32;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod number {
+    pub(crate) const READ: usize = 0;
     pub(crate) const CLOSE: usize = 3;
     pub(crate) const LSEEK: usize = 8;
     pub(crate) const MMAP: usize = 9;
@@ -33,11 +34,13 @@ pub(crate) mod number {
     pub(crate) const DUP3: usize = 292;
     pub(crate) const PRLIMIT64: usize = 302;
     pub(crate) const SETNS: usize = 308;
+    pub(crate) const MOUNT_SETATTR: usize = 442;
     pub(crate) const SECCOMP: usize = 317;
 }
 
 #[cfg(target_arch = "aarch64")]
 pub(crate) mod number {
+    pub(crate) const READ: usize = 63;
     pub(crate) const CLOSE: usize = 57;
     pub(crate) const LSEEK: usize = 62;
     pub(crate) const MMAP: usize = 222;
@@ -62,6 +65,7 @@ pub(crate) mod number {
     pub(crate) const DUP3: usize = 24;
     pub(crate) const PRLIMIT64: usize = 261;
     pub(crate) const SETNS: usize = 268;
+    pub(crate) const MOUNT_SETATTR: usize = 442;
     pub(crate) const SECCOMP: usize = 277;
 }
 

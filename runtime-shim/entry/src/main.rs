@@ -16,6 +16,7 @@
 
 mod init;
 mod kernel;
+mod seal;
 mod start;
 mod terminal;
 
@@ -111,6 +112,11 @@ impl Block {
 
 /// Called by `_start` with the stack as the kernel left it: argc, argv, 0, environ, 0.
 extern "C" fn entry(stack: *const usize) -> ! {
+    if let (Some(word), Some(path)) = (argument(stack, 1), argument(stack, 2))
+        && word.to_bytes() == b"seal-root"
+    {
+        seal::seal(path);
+    }
     let Some(descriptor) = block_descriptor(stack) else { exit(ENGINE_FAILED) };
     let Ok(block) = Block::map(descriptor) else { exit(ENGINE_FAILED) };
     let Err(Failure(step, errno)) = start::start(block);
@@ -124,16 +130,22 @@ extern "C" fn entry(stack: *const usize) -> ! {
 
 /// The number in the second argument: the descriptor of the block.
 fn block_descriptor(stack: *const usize) -> Option<usize> {
+    argument(stack, 1)?.to_str().ok()?.parse().ok()
+}
+
+/// An argument, where there is one.
+fn argument(stack: *const usize, index: usize) -> Option<&'static core::ffi::CStr> {
     // SAFETY: the kernel puts argc words of argv behind argc.
     let argc = unsafe { stack.read() };
-    if argc < 2 {
+    if index >= argc {
         return None;
     }
-    // SAFETY: argv[1] exists, and is closed by a NUL byte.
-    #[expect(clippy::multiple_unsafe_ops_per_block, reason = "one look at argv[1]")]
-    let text =
-        unsafe { core::ffi::CStr::from_ptr(stack.add(2).read() as *const core::ffi::c_char) };
-    text.to_str().ok()?.parse().ok()
+    // SAFETY: argv[index] exists, is closed by a NUL byte, and stays where it is.
+    #[expect(clippy::multiple_unsafe_ops_per_block, reason = "one look at an argument")]
+    let text = unsafe {
+        core::ffi::CStr::from_ptr(stack.add(1 + index).read() as *const core::ffi::c_char)
+    };
+    Some(text)
 }
 
 /// Tells the shim what failed; when even that fails, the exit status is all there is.
