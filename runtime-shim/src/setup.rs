@@ -78,10 +78,9 @@ impl Meeting {
         let caller = run.caller;
         let variable = |name: &str| run.request.host_variable(name).map(|v| v.to_string_lossy());
         let job = JOBS.iter().find_map(|name| Some(format!("{name}={}", variable(name)?)));
-        let session = || rustix::process::getsid(None).map(|pid| pid.as_raw_nonzero().get());
         let job = match job {
             Some(job) => job,
-            None => format!("session={}", session()?),
+            None => format!("session={}", sarus_sys::process::own_session()?),
         };
         let mut who = format!("{PROTOCOL} {} {} {job}", caller.uid, caller.gid);
         for kind in ["user", "mnt", "pid"] {

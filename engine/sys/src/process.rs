@@ -228,6 +228,18 @@ pub fn parent(pid: i32) -> Option<i32> {
     stat_field(pid, 4)
 }
 
+/// The session of the calling process: its leader's id, or 0 where the leader is in a process
+/// namespace above, as it is where a container or a launcher made one without `setsid(2)`.
+///
+/// # Errors
+///
+/// Without `/proc`.
+pub fn own_session() -> io::Result<i32> {
+    // Not by getsid(2): what wraps it takes 0 for impossible.
+    stat_field(std::process::id().cast_signed(), 6)
+        .ok_or_else(|| io::Error::from_raw_os_error(libc::ENOENT))
+}
+
 /// A field of `proc_pid_stat(5)`, counted from 1 as there; behind the second, which is the name.
 fn stat_field<T: std::str::FromStr>(pid: i32, field: usize) -> Option<T> {
     let mut text = Vec::new();

@@ -78,3 +78,13 @@ fn a_process_is_the_same_inside_and_outside(who: Who, runtime: Runtime) {
         assert!(differ.is_empty(), "after {before}: {differ:?}");
     }
 }
+
+#[test]
+fn a_session_that_began_outside_the_process_namespace_is_no_obstacle() {
+    for runtime in [Runtime::Runc, Runtime::Crun] {
+        let ground = Ground::new(Who::Root, runtime);
+        let apart = ["unshare", "--pid", "--fork", "--mount-proc"];
+        let none = "test \"$(cut -d' ' -f6 /proc/$$/stat)\" = 0 || exit 99";
+        assert_eq!(ground.shell("echo ran").under(apart).after(none).run().ok(), "ran\n");
+    }
+}
