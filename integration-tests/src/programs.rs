@@ -20,8 +20,9 @@ impl Programs {
     pub fn install(directory: &Path) -> Self {
         let built = built();
         fs_err::create_dir_all(directory).expect("a directory");
-        for name in NAMES {
-            let (from, to) = (built.join(name), directory.join(name));
+        let names = NAMES.iter().map(|name| (*name).to_owned()).chain(hooks(&built));
+        for name in names {
+            let (from, to) = (built.join(&name), directory.join(&name));
             assert!(
                 from.exists(),
                 "there is no {}: cargo build --workspace --bins",
@@ -44,6 +45,14 @@ impl Programs {
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }
+}
+
+/// The programs of hooks, `sarus-hook-NAME`.
+fn hooks(built: &Path) -> impl Iterator<Item = String> {
+    let entries = fs_err::read_dir(built).expect("a directory").map(|entry| entry.expect("a file"));
+    entries
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| name.starts_with("sarus-hook-") && !name.contains('.'))
 }
 
 /// `target/PROFILE`, two levels above the test's program.

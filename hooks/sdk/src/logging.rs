@@ -1,0 +1,79 @@
+//! Messages of a hook, where the engine wants them.
+//!
+//! Annotations: `com.hooks.logging.level` (0 debug, 1 info, 2 warnings, 3 errors) and
+//! `com.hooks.logging.stderrfd`, the descriptor that is the engine's standard error. A runtime may
+//! have closed it for the hook but still hold it itself; else the hook's own standard error is what
+//! the runtime shows when the hook fails.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use log::{LevelFilter, Log, Metadata, Record};
+
+use crate::{Container, Failure};
+
+struct Logger {
+    name: String,
+    engine: Option<Mutex<File>>,
+}
+
+static LOGGER: OnceLock<Logger> = OnceLock::new();
+
+/// From now on messages of the `log` crate go where the container's annotations say.
+pub(crate) fn start(name: &str, container: &Container) {
+    let level = match container.annotation("com.hooks.logging.level") {
+        Some("0") => LevelFilter::Debug,
+        Some("1") => LevelFilter::Info,
+        Some("3") => LevelFilter::Error,
+        _ => LevelFilter::Warn,
+    };
+    let number = container.annotation("com.hooks.logging.stderrfd");
+    let number = number.and_then(|number| number.parse::<u32>().ok()).filter(|number| *number > 2);
+    let engine = number.and_then(open).map(Mutex::new);
+    let logger = LOGGER.get_or_init(|| Logger { name: name.to_owned(), engine });
+    if log::set_logger(logger).is_ok() {
+        log::set_max_level(level);
+    }
+}
+
+/// Opens the engine's standard error anew: the hook's own descriptor of that number, else that of
+/// the runtime above.
+fn open(number: u32) -> Option<File> {
+    let above = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().to_string());
+    let processes = ["self".to_owned()].into_iter().chain(above);
+    let mut paths = processes.map(|process| format!("/proc/{process}/fd/{number}"));
+    paths.find_map(|path| OpenOptions::new().append(true).open(path).ok())
+}
+
+impl Log for Logger {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.level() <= log::max_level()
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if self.enabled(record.metadata()) {
+            let level = record.level().as_str().to_ascii_lowercase();
+            self.write(&format!("{level}: hook {}: {}\n", self.name, record.args()));
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+impl Logger {
+    fn write(&self, line: &str) {
+        // Nothing is left to say it to where this fails.
+        let _written = match &self.engine {
+            Some(engine) => {
+                engine.lock().unwrap_or_else(PoisonError::into_inner).write_all(line.as_bytes())
+            }
+            None => std::io::stderr().lock().write_all(line.as_bytes()),
+        };
+    }
+}
+
+/// Says an error on the hook's own standard error, which the runtime passes on.
+pub(crate) fn complain(name: &str, failure: &Failure) {
+    let _nobody_hears_it = writeln!(std::io::stderr().lock(), "error: hook {name}: {failure}");
+}
