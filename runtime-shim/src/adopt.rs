@@ -7,11 +7,13 @@
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{makedev, stat};
+use sarus_launch::Origin;
 use sarus_sys::root::Root;
 use serde_json::Value;
 
 use crate::error::ShimError;
 use crate::image::Run;
+use crate::ledger::Entry;
 use crate::mode::Mode;
 use crate::user_mounts::{self, Opened};
 
@@ -23,11 +25,17 @@ const WANTED: &str = "cdi.k8s.io/sarus";
 
 /// A mount that a hook asked for.
 #[derive(Debug)]
-struct Wanted {
-    source: PathBuf,
-    destination: PathBuf,
-    read_only: bool,
+pub(crate) struct Wanted {
+    pub(crate) source: PathBuf,
+    pub(crate) destination: PathBuf,
+    pub(crate) read_only: bool,
+    pub(crate) is_device: bool,
+    /// Why, for who asks.
+    pub(crate) reason: String,
 }
+
+/// Why, where the hook does not say it itself.
+const BY_PRECREATE: &str = "a hook of the stage `precreate`";
 
 /// Attaches the bind mounts and device nodes that `spec` has and `before` has not, and takes them
 /// out of `spec`, with what no runtime of ours can do: rules for devices, since the command stays
@@ -39,10 +47,7 @@ pub(crate) fn adopt(
     root: Root<'_>,
     (before, spec): (&Value, &mut Value),
 ) -> Result<(), ShimError> {
-    for wanted in take_mounts(before, spec) {
-        attach(run, root, &wanted)?;
-    }
-    for wanted in take_devices(before, spec) {
+    for wanted in take_mounts(before, spec).into_iter().chain(take_devices(before, spec)) {
         attach(run, root, &wanted)?;
     }
     if let Some(resources) = spec["linux"]["resources"].as_object_mut()
@@ -58,15 +63,22 @@ pub(crate) fn adopt(
     {
         log::info!("a hook gives the groups {groups}, which takes privilege: left away");
     }
-    check_devices(spec)
+    Ok(())
 }
 
-fn attach(run: &Run<'_>, root: Root<'_>, wanted: &Wanted) -> Result<(), ShimError> {
+/// Takes the same out of `spec` and does nothing with it.
+pub(crate) fn drop_adopted(before: &Value, spec: &mut Value) {
+    let _mounted_by_the_steps = (take_mounts(before, spec), take_devices(before, spec));
+}
+
+/// Attaches what a hook wants, and writes it down.
+pub(crate) fn attach(run: &Run<'_>, root: Root<'_>, wanted: &Wanted) -> Result<(), ShimError> {
     let failed = |source| ShimError::HookMount {
         path: wanted.source.clone(),
         destination: wanted.destination.clone(),
         source,
     };
+    let replaces = root.resolve(&wanted.destination).is_ok();
     let Opened(mount, kind) = user_mounts::open_any(run, &wanted.source, wanted.read_only)
         .map_err(|error| match error {
             ShimError::MountSource { source, .. } => failed(source),
@@ -74,7 +86,12 @@ fn attach(run: &Run<'_>, root: Root<'_>, wanted: &Wanted) -> Result<(), ShimErro
         })?;
     user_mounts::ensure(run, root, (&wanted.destination, kind))
         .and_then(|target| mount.attach(std::os::fd::AsFd::as_fd(&target)))
-        .map_err(failed)
+        .map_err(failed)?;
+    let why = (Origin::Hook, wanted.reason.as_str());
+    let entry = Entry::asked(&wanted.destination, &wanted.source, why);
+    let (is_device, read_only) = (wanted.is_device, wanted.read_only);
+    run.ledger.note(Entry { is_device, read_only, replaces, ..entry });
+    Ok(())
 }
 
 /// The bind mounts that were added, in their order; other mounts are left to the runtime.
@@ -90,6 +107,8 @@ fn take_mounts(before: &Value, spec: &mut Value) -> Vec<Wanted> {
             source: mount["source"].as_str()?.into(),
             destination: mount["destination"].as_str()?.into(),
             read_only: has("ro"),
+            is_device: false,
+            reason: BY_PRECREATE.to_owned(),
         })
     })
 }
@@ -105,6 +124,8 @@ fn take_devices(before: &Value, spec: &mut Value) -> Vec<Wanted> {
             source: path.to_owned(),
             destination: path.to_owned(),
             read_only: false,
+            is_device: true,
+            reason: BY_PRECREATE.to_owned(),
         })
     })
 }
@@ -133,7 +154,7 @@ fn take(
 }
 
 /// Every CDI device of `--device` must have been given by some hook.
-fn check_devices(spec: &Value) -> Result<(), ShimError> {
+pub(crate) fn check_devices(spec: &Value) -> Result<(), ShimError> {
     let listed = |name: &str| spec["annotations"][name].as_str().unwrap_or_default().split(',');
     let mut wanted = listed(WANTED).filter(|device| !device.is_empty());
     match wanted.find(|device| !listed(INJECTED).any(|injected| injected == *device)) {

@@ -95,13 +95,14 @@ pub(crate) fn construct(
         base: &own,
         variables: &variables,
         workdir: &workdir,
-        annotations: &annotations(run, &descriptors),
+        annotations: &annotations(run, descriptors.stdio),
         hidepid: hidepid(),
         hooks: stages,
     };
     let before = bundle::configuration(run, &contents);
     let mut spec = hooks::precreate(&plan.hooks, before.clone())?;
     adopt::adopt(run, root, (&before, &mut spec))?;
+    adopt::check_devices(&spec)?;
     let environment = bundle::final_environment(&spec, &variables);
     let listed = write_environment(&environment)?;
     if let Some(janitor) = janitor {
@@ -140,7 +141,7 @@ pub(crate) fn die_with_supervisor(supervisor: i32) -> Result<(), ShimError> {
 }
 
 /// The working directory: the user's, else the image's, else `/`; made when absent.
-fn make_workdir(run: &Run<'_>, root: Root<'_>) -> Result<String, ShimError> {
+pub(crate) fn make_workdir(run: &Run<'_>, root: Root<'_>) -> Result<String, ShimError> {
     let users = run.request.command.workdir.as_ref().map(|path| PathBuf::from(path.as_os_str()));
     let images = run.request.image.workdir.as_ref().filter(|path| path.starts_with('/'));
     let path = users.or(images.map(PathBuf::from)).unwrap_or_else(|| PathBuf::from("/"));
@@ -152,7 +153,7 @@ fn make_workdir(run: &Run<'_>, root: Root<'_>) -> Result<String, ShimError> {
 
 /// How the host hides processes of others (`hidepid=` of `proc(5)`), for a `/proc` of the
 /// container's own; the host's own `/proc` brings it along.
-fn hidepid() -> Option<String> {
+pub(crate) fn hidepid() -> Option<String> {
     let mut mounts = String::new();
     let read = std::fs::File::open("/proc/self/mountinfo")
         .and_then(|mut file| std::io::Read::read_to_string(&mut file, &mut mounts));
@@ -206,7 +207,7 @@ fn arrange(
     Ok((arrangement, descriptors, kept))
 }
 
-fn container_variables(run: &Run<'_>) -> Variables {
+pub(crate) fn container_variables(run: &Run<'_>) -> Variables {
     variables(Sources {
         host: &run.request.host_env,
         image: &run.request.image.env,
@@ -216,7 +217,7 @@ fn container_variables(run: &Run<'_>) -> Variables {
 }
 
 /// The user's annotations, and what Sarus tells hooks about logging.
-fn annotations(run: &Run<'_>, descriptors: &Descriptors) -> BTreeMap<String, String> {
+pub(crate) fn annotations(run: &Run<'_>, stdio: [i32; 3]) -> BTreeMap<String, String> {
     let mut annotations = run.request.annotations.clone();
     let command = run.request.command.args.iter().map(sarus_launch::RawString::to_string_lossy);
     // The runtime starts a helper, so the bundle does not say it at the later stages.
@@ -229,8 +230,8 @@ fn annotations(run: &Run<'_>, descriptors: &Descriptors) -> BTreeMap<String, Str
     };
     for (name, value) in [
         ("com.hooks.logging.level", level.to_string()),
-        ("com.hooks.logging.stdoutfd", descriptors.stdio[1].to_string()),
-        ("com.hooks.logging.stderrfd", descriptors.stdio[2].to_string()),
+        ("com.hooks.logging.stdoutfd", stdio[1].to_string()),
+        ("com.hooks.logging.stderrfd", stdio[2].to_string()),
         // crun would drop the supplementary groups.
         ("run.oci.keep_original_groups", "1".to_owned()),
     ] {
@@ -299,7 +300,7 @@ pub(crate) fn search_path(environment: &[Vec<u8>]) -> &[u8] {
     path.unwrap_or(sarus_launch::DEFAULT_PATH.as_bytes())
 }
 
-fn write_bundle(base: &Path, spec: &Value) -> Result<(), ShimError> {
+pub(crate) fn write_bundle(base: &Path, spec: &Value) -> Result<(), ShimError> {
     let path = base.join("bundle/config.json");
     #[expect(clippy::disallowed_methods, reason = "the file is in the run's own memory")]
     std::fs::write(&path, spec.to_string()).map_err(cannot("write the bundle"))

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
-use sarus_config::hooks::{self, Directories, Hook, Occasion, Stage};
+use sarus_config::hooks::{self, Decision, Directories, Hook, Occasion, Stage};
 use sarus_config::{Config, check_trusted};
 use serde_json::{Value, json};
 
@@ -18,6 +18,9 @@ use crate::mode::Mode;
 
 /// Most that is read of what a program says.
 const OUTPUT_MAX: u64 = 64 << 20;
+
+/// Time that a hook has to plan, where its file names none.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Most of a program's words that go into an error.
 const SAID_MAX: usize = 2000;
@@ -28,6 +31,16 @@ pub(crate) fn select(
     mode: Mode,
     occasion: &Occasion<'_>,
 ) -> Result<Vec<Hook>, ShimError> {
+    let examined = examine(config, mode, occasion)?;
+    Ok(examined.into_iter().filter_map(|(hook, found)| found.runs.then_some(hook)).collect())
+}
+
+/// All hooks, in their order, each with the decision whether it runs.
+pub(crate) fn examine(
+    config: &Config,
+    mode: Mode,
+    occasion: &Occasion<'_>,
+) -> Result<Vec<(Hook, Decision)>, ShimError> {
     let directories = Directories::of(config);
     let untrusted = |source| ShimError::Config { source };
     let checked = mode == Mode::Privileged && config.security_checks;
@@ -43,15 +56,13 @@ pub(crate) fn select(
         let paths = hooks::paths_to_check(&hooks);
         paths.iter().try_for_each(|path| check_trusted(path)).map_err(untrusted)?;
     }
-    Ok(hooks
-        .into_iter()
-        .filter(|hook| {
-            let decision = hook.decide(occasion);
-            let verb = if decision.runs { "runs" } else { "does not run" };
-            log::debug!("hook `{}` {verb}: {}", hook.file.display(), decision.reason);
-            decision.runs
-        })
-        .collect())
+    let examined = hooks.into_iter().map(|hook| {
+        let decision = hook.decide(occasion);
+        let verb = if decision.runs { "runs" } else { "does not run" };
+        log::debug!("hook `{}` {verb}: {}", hook.file.display(), decision.reason);
+        (hook, decision)
+    });
+    Ok(examined.collect())
 }
 
 /// The `hooks` of the bundle, by stage, without `precreate`, which no runtime knows.
@@ -85,13 +96,7 @@ fn entry(hook: &Hook) -> Value {
 pub(crate) fn precreate(hooks: &[Hook], mut spec: Value) -> Result<Value, ShimError> {
     for hook in hooks.iter().filter(|hook| hook.stages.contains(&Stage::Precreate)) {
         let failed = |said: String| ShimError::PrecreateHook { path: hook.path.clone(), said };
-        let mut command = Command::new(&hook.path);
-        let (name, rest) = hook.args.split_first().map_or((None, &[][..]), |(n, r)| (Some(n), r));
-        if let Some(name) = name {
-            command.arg0(name);
-        }
-        let variables = hook.env.iter().filter_map(|entry| entry.split_once('='));
-        command.args(rest).env_clear().envs(variables);
+        let mut command = program(hook);
         let input = spec.to_string();
         let output =
             run_to_end(&mut command, Some(input.as_bytes()), hook.timeout).map_err(failed)?;
@@ -101,6 +106,27 @@ pub(crate) fn precreate(hooks: &[Hook], mut spec: Value) -> Result<Value, ShimEr
         }
     }
     Ok(spec)
+}
+
+/// The program of a hook, with its arguments and no variables but its own.
+fn program(hook: &Hook) -> Command {
+    let mut command = Command::new(&hook.path);
+    let (name, rest) = hook.args.split_first().map_or((None, &[][..]), |(n, r)| (Some(n), r));
+    if let Some(name) = name {
+        command.arg0(name);
+    }
+    let variables = hook.env.iter().filter_map(|entry| entry.split_once('='));
+    command.args(rest).env_clear().envs(variables);
+    command
+}
+
+/// Asks the program of a hook what it would do; it does nothing. The error is in words.
+pub(crate) fn ask(hook: &Hook, input: &Value) -> Result<Value, String> {
+    let mut command = program(hook);
+    command.arg("--plan");
+    let timeout = hook.timeout.unwrap_or(PATIENCE);
+    let said = run_to_end(&mut command, Some(input.to_string().as_bytes()), Some(timeout))?;
+    serde_json::from_slice(&said).map_err(|error| format!("its plan is no JSON: {error}"))
 }
 
 /// Runs a program with `input` as its standard input, and returns its standard output. Files in

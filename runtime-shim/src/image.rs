@@ -19,6 +19,7 @@ use sarus_sys::scratch::Scratch;
 use crate::caller::Caller;
 use crate::descriptors::{duplicate, hide, open_null};
 use crate::error::{ShimError, cannot};
+use crate::ledger::Ledger;
 use crate::mode::Mode;
 use crate::{prepare, scratch, setup};
 
@@ -268,6 +269,8 @@ pub(crate) struct Run<'a> {
     pub(crate) request: &'a Request,
     pub(crate) config: &'a Config,
     pub(crate) mode: Mode,
+    /// What is put into the container.
+    pub(crate) ledger: &'a Ledger,
     /// Process id of the supervisor.
     pub(crate) supervisor: i32,
 }

@@ -13,10 +13,12 @@ mod construct;
 mod descriptors;
 mod error;
 mod exec;
+mod explain;
 mod forward;
 mod hooks;
 mod image;
 mod janitor;
+mod ledger;
 mod mode;
 mod policy;
 mod prepare;
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
     let result = match arguments.as_slice() {
         ["run", "--request-fd", number] => run(number),
         ["exec", "--request-fd", number] => exec(number),
+        ["explain", "--request-fd", number] => explain(number),
         ["--version"] => Ok(version()),
         _ => Err(ShimError::Usage),
     };
@@ -72,6 +75,18 @@ fn run(number: &str) -> Result<i32, ShimError> {
     let request = Request::parse(&caller.read_request()?).map_err(invalid)?;
     start_logging(request.verbosity);
     start::run(&caller, &request)
+}
+
+fn explain(number: &str) -> Result<i32, ShimError> {
+    let caller = caller::Caller::observe(number)?;
+    let invalid = |source| ShimError::Request { source };
+    let request = Request::parse(&caller.read_request()?).map_err(invalid)?;
+    start_logging(request.verbosity);
+    let text = explain::run(&caller, &request)?;
+    use std::io::Write;
+    let written = std::io::stdout().write_all(&text);
+    written.map_err(error::cannot("write to standard output"))?;
+    Ok(0)
 }
 
 fn exec(number: &str) -> Result<i32, ShimError> {

@@ -22,8 +22,12 @@ pub(crate) enum Mode {
 }
 
 /// The privileged mode where the process may mount and site and node permit the kernel's mount of
-/// this image, else rootless. `image` was opened with the caller's rights.
-pub(crate) fn choose(config: &Config, run: (&Caller, &Request), image: &ImageFile) -> Mode {
+/// this image, else rootless, and why. `image` was opened with the caller's rights.
+pub(crate) fn choose(
+    config: &Config,
+    run: (&Caller, &Request),
+    image: &ImageFile,
+) -> (Mode, String) {
     let (caller, request) = run;
     let why_not = if !rustix::process::geteuid().is_root() {
         Some("not root".to_owned())
@@ -41,11 +45,13 @@ pub(crate) fn choose(config: &Config, run: (&Caller, &Request), image: &ImageFil
     match why_not {
         None => {
             log::info!("mode: privileged");
-            Mode::Privileged
+            let who =
+                if caller.is_setuid() { "`sarus-shim` is setuid root" } else { "root runs it" };
+            (Mode::Privileged, format!("{who}, and the kernel may mount the image"))
         }
         Some(why) => {
             log::info!("mode: rootless ({why})");
-            Mode::Rootless
+            (Mode::Rootless, why)
         }
     }
 }

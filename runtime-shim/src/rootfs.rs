@@ -14,6 +14,7 @@ use sarus_sys::scratch::Scratch;
 
 use crate::error::{ShimError, cannot};
 use crate::image::{Run, attach_at};
+use crate::ledger::Entry;
 use crate::mode::Mode;
 use crate::prepare::{self, make_directory};
 use crate::scratch;
@@ -109,6 +110,11 @@ pub(crate) fn overlay(run: &Run<'_>, setup: &Setup, own: &Path) -> Result<Overla
     })?;
     let rootfs = own.join("rootfs");
     attach_at(mount, &rootfs)?;
+    let disk =
+        scratch.as_ref().map(|scratch| format!("on disk, in `{}`", scratch.path().display()));
+    let layer = disk.unwrap_or_else(|| "in memory".to_owned());
+    let reason = format!("the image, with a writable layer {layer}, which goes with the run");
+    run.ledger.note(Entry::own("/", &run.request.image.squashfs.to_string_lossy(), &reason));
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = open(&rootfs, flags, FileMode::empty())
         .map_err(|e| ShimError::Rootfs { place: "/".into(), source: e.into() })?;
@@ -164,6 +170,9 @@ fn keeps_user_attributes(directory: &Path) -> bool {
 /// Devices that every container has, as the runtime specification lists them.
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
+/// Why they are there.
+const EVERY_CONTAINER: &str = "every container has it";
+
 /// Links that every container's /dev has.
 const LINKS: [(&str, &str); 6] = [
     ("ptmx", "pts/ptmx"),
@@ -178,18 +187,20 @@ const LINKS: [(&str, &str); 6] = [
 /// of the container's own), /sys and /dev.
 pub(crate) fn mount_system(run: &Run<'_>, root: Root<'_>) -> Result<(), ShimError> {
     if !run.request.namespaces.pid {
-        attach_copy(root, "/proc", "/proc", Attributes::default())?;
+        let reason = "the host's processes are the container's";
+        attach_copy((run, root), "/proc", ("/proc", reason), Attributes::default())?;
     }
     let closed = Attributes { read_only: true, no_suid: true, no_dev: true, no_exec: true };
-    attach_copy(root, "/sys", "/sys", closed)?;
+    attach_copy((run, root), "/sys", ("/sys", "programs look for hardware there"), closed)?;
     let failed = |source| ShimError::Rootfs { place: "/dev".into(), source };
     let dev = FileSystem::open("tmpfs").map_err(failed)?;
     dev.set("mode", "0755").and_then(|()| dev.set("size", "64m")).map_err(failed)?;
     let attributes = Attributes { no_suid: true, ..Attributes::default() };
     attach_new(root, "/dev", dev.mount(attributes).map_err(failed)?)?;
+    run.ledger.note(Entry::own("/dev", "tmpfs", "a container sees no other devices than these"));
     for name in DEVICES {
         let path = format!("/dev/{name}");
-        attach_copy(root, &path, &path, Attributes::default())?;
+        attach_copy((run, root), &path, (&path, EVERY_CONTAINER), Attributes::default())?;
     }
     let directory = root.resolve(Path::new("/dev")).map_err(failed)?;
     for (name, target) in LINKS {
@@ -211,6 +222,7 @@ fn mount_terminals(run: &Run<'_>, root: Root<'_>) -> Result<(), ShimError> {
         terminals.set("gid", "5").map_err(failed)?;
     }
     let attributes = Attributes { no_suid: true, no_exec: true, ..Attributes::default() };
+    run.ledger.note(Entry::own("/dev/pts", "devpts", "terminals of the container's own"));
     attach_new(root, "/dev/pts", terminals.mount(attributes).map_err(failed)?)
 }
 
@@ -218,20 +230,24 @@ fn mount_terminals(run: &Run<'_>, root: Root<'_>) -> Result<(), ShimError> {
 fn mount_shared(run: &Run<'_>, root: Root<'_>) -> Result<(), ShimError> {
     let attributes = Attributes::NO_SUID_NO_DEV;
     if Path::new("/dev/shm").is_dir() {
-        attach_copy(root, "/dev/shm", "/dev/shm", attributes)?;
+        let reason = "the host's: MPI's processes on a node share memory there";
+        attach_copy((run, root), "/dev/shm", ("/dev/shm", reason), attributes)?;
     } else {
         let failed = |source| ShimError::Rootfs { place: "/dev/shm".into(), source };
         let memory = FileSystem::open("tmpfs").map_err(failed)?;
         memory.set("mode", "1777").map_err(failed)?;
+        run.ledger.note(Entry::own("/dev/shm", "tmpfs", "the host has none"));
         attach_new(root, "/dev/shm", memory.mount(attributes).map_err(failed)?)?;
     }
     let attributes = Attributes { no_exec: true, ..attributes };
     if Path::new("/dev/mqueue").is_dir() {
-        attach_copy(root, "/dev/mqueue", "/dev/mqueue", attributes)?;
+        let reason = "the host's message queues";
+        attach_copy((run, root), "/dev/mqueue", ("/dev/mqueue", reason), attributes)?;
     } else if run.mode == Mode::Privileged
         && let Ok(queues) = FileSystem::open("mqueue")
         && let Ok(mount) = queues.mount(attributes)
     {
+        run.ledger.note(Entry::own("/dev/mqueue", "mqueue", "message queues"));
         attach_new(root, "/dev/mqueue", mount)?;
     }
     Ok(())
@@ -239,9 +255,9 @@ fn mount_shared(run: &Run<'_>, root: Root<'_>) -> Result<(), ShimError> {
 
 /// Shows a directory or file of the host in the container.
 fn attach_copy(
-    root: Root<'_>,
+    (run, root): (&Run<'_>, Root<'_>),
     place: &str,
-    source: &str,
+    (source, reason): (&str, &str),
     attributes: Attributes,
 ) -> Result<(), ShimError> {
     let failed = |source| ShimError::Rootfs { place: place.to_owned(), source };
@@ -249,6 +265,9 @@ fn attach_copy(
     if attributes != Attributes::default() {
         copy.restrict(attributes).map_err(failed)?;
     }
+    let is_device = reason == EVERY_CONTAINER;
+    let read_only = attributes.read_only;
+    run.ledger.note(Entry { is_device, read_only, ..Entry::own(place, source, reason) });
     attach_new(root, place, copy)
 }
 

@@ -19,6 +19,7 @@ use crate::error::{ShimError, cannot};
 use crate::forward::Forwarder;
 use crate::image::{ImageFile, Run};
 use crate::janitor::Lines;
+use crate::ledger::Ledger;
 use crate::mode::{self, Mode};
 use crate::supervise::{Charge, OurEnds, Supervisor};
 use crate::{hooks, runtime, scratch, seccomp, user_mounts};
@@ -33,9 +34,10 @@ const RUNTIMES_OWN: [&str; 4] = ["run.oci.", "module.wasm.", "org.criu.", "org.s
 pub(crate) fn run(caller: &Caller, request: &Request) -> Result<i32, ShimError> {
     let image = with_rights_of(caller.person(), || ImageFile::open(request))
         .map_err(|source| ShimError::Privileges { source })??;
-    let (config, mode) = configure(caller, request, &image)?;
+    let (config, (mode, _why)) = configure(caller, request, &image)?;
+    let ledger = Ledger::default();
     let supervisor = rustix::process::getpid().as_raw_nonzero().get();
-    let run = Run { caller, request, config: &config, mode, supervisor };
+    let run = Run { caller, request, config: &config, mode, ledger: &ledger, supervisor };
     let plan = plan(run, image)?;
     let name = claim_name(&plan)?;
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
@@ -71,21 +73,21 @@ pub(crate) fn run(caller: &Caller, request: &Request) -> Result<i32, ShimError> 
 }
 
 /// The supervisor needs none: it waits and signals, which the user may do too.
-fn give_up_privileges(caller: &Caller) -> Result<(), ShimError> {
+pub(crate) fn give_up_privileges(caller: &Caller) -> Result<(), ShimError> {
     become_person(caller.person()).map_err(|source| ShimError::Privileges { source })
 }
 
 /// The configuration, and the mode that it and the node lead to. A setuid program that is to run
 /// rootless gives its privileges up here, before it reads anything of the user's.
-fn configure(
+pub(crate) fn configure(
     caller: &Caller,
     request: &Request,
     image: &ImageFile,
-) -> Result<(Config, Mode), ShimError> {
+) -> Result<(Config, (Mode, String)), ShimError> {
     let failed = |source| ShimError::Config { source };
     let site = Path::new(SYSTEM_CONFIG);
     let mut parsed = load_site(site)?;
-    let mode = mode::choose(&parsed.config, (caller, request), image);
+    let (mode, why) = mode::choose(&parsed.config, (caller, request), image);
     if mode == Mode::Rootless {
         if caller.is_setuid() {
             give_up_privileges(caller)?;
@@ -98,7 +100,7 @@ fn configure(
     for note in &parsed.notes {
         log::info!("{note}");
     }
-    Ok((parsed.config, mode))
+    Ok((parsed.config, (mode, why)))
 }
 
 /// With privilege the file must be root's alone before a byte of it is believed. Whether that is
@@ -114,7 +116,7 @@ pub(crate) fn load_site(site: &Path) -> Result<sarus_config::Parsed, ShimError> 
     }
 }
 
-fn plan(run: Run<'_>, image: ImageFile) -> Result<Plan<'_>, ShimError> {
+pub(crate) fn plan(run: Run<'_>, image: ImageFile) -> Result<Plan<'_>, ShimError> {
     check_wishes(&run)?;
     let runtime = runtime::find(run.config, run.request)?;
     if run.mode == Mode::Privileged && run.config.security_checks {

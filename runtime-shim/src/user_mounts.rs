@@ -4,17 +4,19 @@
 //! attached later, by descriptor, on paths that are resolved inside the container's root with the
 //! caller's rights. So nobody reaches, makes or changes a file that they could not without Sarus.
 
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{FileType, Mode as FileMode, OFlags, fstat, open as open_path};
 use sarus_config::{Config, UserMounts};
-use sarus_launch::{Mount, MountSource, Request};
+use sarus_launch::{Mount, MountSource, Origin, Request};
 use sarus_sys::mount::{Attributes, DetachedMount, FileSystem};
 use sarus_sys::root::{Kind, Root};
 
 use crate::error::{ShimError, cannot};
 use crate::image::Run;
+use crate::ledger::Entry;
 use crate::mode::Mode;
 
 /// A mount that waits for the container's root.
@@ -23,8 +25,7 @@ pub(crate) struct Pending {
     mount: DetachedMount,
     destination: PathBuf,
     kind: Kind,
-    /// The user asked for it, so the site's rules hold for it.
-    by_user: bool,
+    entry: Entry,
 }
 
 /// Opens all sources: the site's mounts and devices, then the user's, each in the order given.
@@ -63,20 +64,34 @@ fn open_all(run: &Run<'_>) -> Result<Vec<Pending>, ShimError> {
     let mut pending = Vec::new();
     for site in &config.site_mounts {
         let mount = bind(run, &site.source, site.read_only)?;
-        pending.push(mount.at(&site.destination, false));
+        let why = (Origin::Site, "`siteMounts` in sarus.json");
+        let entry = Entry::asked(&site.destination, &site.source, why);
+        pending.push(mount.at(&site.destination, Entry { read_only: site.read_only, ..entry }));
     }
     for site in &config.site_devices {
-        pending.push(device(run, &site.source)?.at(&site.destination, false));
+        let why = (Origin::Site, "`siteDevices` in sarus.json");
+        let entry = Entry::asked(&site.destination, &site.source, why);
+        let entry = Entry { is_device: true, ..entry };
+        pending.push(device(run, &site.source)?.at(&site.destination, entry));
     }
     for mount in &request.mounts {
         let destination = Path::new(mount.destination.as_os_str());
         check_destination(destination, &config.user_mounts)?;
-        pending.push(user_mount(run, mount)?.at(destination, true));
+        let (source, why) = match &mount.source {
+            MountSource::Bind { path } => (path.as_os_str(), "`--mount` or `-v`"),
+            MountSource::Tmpfs { .. } => (OsStr::new("tmpfs"), "`--tmpfs`"),
+        };
+        let entry = Entry::asked(destination, Path::new(source), (Origin::User, why));
+        let entry = Entry { read_only: mount.read_only, ..entry };
+        pending.push(user_mount(run, mount)?.at(destination, entry));
     }
     for wanted in &request.devices {
+        let source = Path::new(wanted.source.as_os_str());
         let destination = Path::new(wanted.destination.as_os_str());
         check_destination(destination, &config.user_mounts)?;
-        pending.push(device(run, Path::new(wanted.source.as_os_str()))?.at(destination, true));
+        let entry = Entry::asked(destination, source, (Origin::User, "`--device`"));
+        let entry = Entry { is_device: true, ..entry };
+        pending.push(device(run, source)?.at(destination, entry));
     }
     Ok(pending)
 }
@@ -93,15 +108,16 @@ pub(crate) fn attach_all(
     pending: Vec<Pending>,
     (root, rootfs): (Root<'_>, &Path),
 ) -> Result<(), ShimError> {
-    for Pending { mount, destination, kind, by_user } in pending {
+    for Pending { mount, destination, kind, entry } in pending {
         let failed = |source| ShimError::MountTarget { path: destination.clone(), source };
         let target = ensure(run, root, (&destination, kind)).map_err(failed)?;
-        if by_user {
+        if entry.origin == Origin::User {
             // A link in the image may have led elsewhere.
             let resolved = place_of(&target, rootfs).map_err(failed)?;
             check_destination(&resolved, &run.config.user_mounts)?;
         }
         mount.attach(target.as_fd()).map_err(failed)?;
+        run.ledger.note(entry);
     }
     Ok(())
 }
@@ -165,8 +181,9 @@ pub(crate) fn open_any(run: &Run<'_>, source: &Path, read_only: bool) -> Result<
 pub(crate) struct Opened(pub(crate) DetachedMount, pub(crate) Kind);
 
 impl Opened {
-    fn at(self, destination: &Path, by_user: bool) -> Pending {
-        Pending { mount: self.0, destination: destination.to_owned(), kind: self.1, by_user }
+    /// The site's rules hold for what the user asked for.
+    fn at(self, destination: &Path, entry: Entry) -> Pending {
+        Pending { mount: self.0, destination: destination.to_owned(), kind: self.1, entry }
     }
 }
 

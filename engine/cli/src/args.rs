@@ -140,6 +140,19 @@ pub struct RunArgs {
     /// When to pull the image
     #[arg(long, value_enum, value_name = "WHEN", default_value_t = Pull::Missing)]
     pub pull: Pull,
+    /// Run nothing: print every mount, device, variable, hook and namespace with who asks for it
+    /// and why; the image must be in the store
+    #[arg(long, value_enum, value_name = "FORMAT", num_args = 0..=1, require_equals = true, default_missing_value = "text")]
+    pub explain: Option<ExplainFormat>,
+}
+
+/// How `--explain` prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ExplainFormat {
+    /// For people
+    Text,
+    /// For programs
+    Json,
 }
 
 #[derive(Debug, Args)]

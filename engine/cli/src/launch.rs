@@ -1,4 +1,4 @@
-//! Hands a launch request to `sarus-shim`, which takes this process's place.
+//! Hands a launch request to `sarus-shim`, which takes this process's place, or answers.
 //!
 //! The one module that executes a program.
 
@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use sarus_launch::{ExecRequest, REQUEST_SIZE_MAX, Request};
 use serde::Serialize;
+
+use crate::error::ENGINE_ERROR;
 
 /// Where the shim is, seen from the directory of this program.
 const PLACES: [&str; 2] = ["sarus-shim", "../libexec/sarus/sarus-shim"];
@@ -54,6 +56,12 @@ pub enum LaunchError {
         #[source]
         source: io::Error,
     },
+    /// The shim failed, and has said why.
+    #[error("`sarus-shim` ended with status {code}")]
+    Refused {
+        /// Its exit status.
+        code: i32,
+    },
 }
 
 impl LaunchError {
@@ -64,6 +72,7 @@ impl LaunchError {
                 "the installation is not complete; install `sarus` and `sarus-shim` together"
             }
             Self::TooLarge { .. } => "fewer or shorter variables and arguments help",
+            Self::Refused { .. } => return None,
             Self::OwnPath { .. } => "mount /proc",
             Self::Write { .. } => "the limit on the size of files may be too small: `ulimit -f`",
         };
@@ -86,6 +95,27 @@ pub fn exec(request: &Request) -> LaunchError {
 /// As [`exec`], for one more program in a running container.
 pub fn exec_in_container(request: &ExecRequest) -> LaunchError {
     become_shim("exec", request)
+}
+
+/// Has the shim explain a run instead of running it; its answer is JSON. Its messages go to
+/// standard error.
+///
+/// # Errors
+///
+/// [`LaunchError::Refused`] when the shim failed, which has said why.
+pub fn explain(request: &Request) -> Result<Vec<u8>, LaunchError> {
+    let shim = find_shim()?;
+    let descriptor = write(request)?;
+    let mut words = std::process::Command::new(&shim);
+    words.args(["explain", "--request-fd"]).arg(OsString::from(descriptor.to_string()));
+    words.stdin(std::process::Stdio::null()).stderr(std::process::Stdio::inherit());
+    log::debug!("executing {words:?}");
+    sarus_sys::signals::restore_file_size_limit();
+    let output = words.output().map_err(|source| LaunchError::Execute { path: shim, source })?;
+    match output.status.code() {
+        Some(0) => Ok(output.stdout),
+        code => Err(LaunchError::Refused { code: code.unwrap_or(i32::from(ENGINE_ERROR)) }),
+    }
 }
 
 fn become_shim(command: &str, request: &impl Serialize) -> LaunchError {

@@ -6,6 +6,7 @@
 pub mod annotations;
 pub mod args;
 pub mod error;
+pub mod explain;
 mod export;
 mod hooks;
 pub mod images;
@@ -32,6 +33,7 @@ use clap::{CommandFactory, Parser};
 
 use crate::args::{Arguments, Command, Verbosity};
 use crate::error::{CliError, ENGINE_ERROR, report};
+use crate::launch::LaunchError;
 
 /// Does what the words say; gives the exit status.
 pub fn main(words: impl Iterator<Item = OsString>) -> u8 {
@@ -46,6 +48,9 @@ pub fn main(words: impl Iterator<Item = OsString>) -> u8 {
     match execute(arguments) {
         Ok(()) => 0,
         Err(error) if error.is_closed_output() => 0,
+        Err(CliError::Launch(LaunchError::Refused { code })) => {
+            u8::try_from(code).unwrap_or(ENGINE_ERROR)
+        }
         Err(error) => {
             to_stderr(&report(&error, error.hint().as_deref()));
             ENGINE_ERROR

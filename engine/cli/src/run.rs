@@ -12,7 +12,7 @@ use crate::args::{Pull, RunArgs, Verbosity};
 use crate::error::CliError;
 use crate::plan::{Caller, ImageToRun};
 use crate::settings::Settings;
-use crate::{launch, plan, pull, to_stderr, variables};
+use crate::{explain, launch, plan, pull, to_stderr, variables};
 
 /// Runs a container in this process's place; returns only when that fails.
 ///
@@ -33,7 +33,10 @@ pub(crate) fn run(args: &RunArgs, verbosity: Verbosity) -> Result<(), CliError> 
     let env_files =
         files.iter().map(|path| variables::read(path)).collect::<Result<Vec<_>, _>>()?;
     let request = plan::request(args, verbosity, &caller, &image, &env_files)?;
-    Err(launch::exec(&request).into())
+    match args.explain {
+        None => Err(launch::exec(&request).into()),
+        Some(format) => explain::print(&launch::explain(&request)?, format),
+    }
 }
 
 /// Finds the image that the command line names, and pulls it where `--pull` says so.
@@ -62,12 +65,14 @@ fn image_of(args: &RunArgs, settings: &Settings, reference: &Reference) -> Resul
     let platform = args.place.platform();
     // What is pulled anyway is not looked at: a damaged image would keep it from being mended.
     let present = match args.pull {
-        Pull::Always => None,
-        Pull::Missing | Pull::Never | Pull::Newer => stores.lookup(reference, &platform)?,
+        Pull::Always if args.explain.is_none() => None,
+        _ => stores.lookup(reference, &platform)?,
     };
     let store = || settings.store(args.place.centralized_repository);
     let pull = || pull::for_run(settings, &store()?, reference, &platform);
-    match (args.pull, present) {
+    // Nothing is done but to look.
+    let when = if args.explain.is_some() { Pull::Never } else { args.pull };
+    match (when, present) {
         (Pull::Missing | Pull::Never, Some(image)) => Ok(image),
         (Pull::Never, None) => Err(ImageError::Missing { given: reference.to_string() }.into()),
         (Pull::Newer, Some(image)) => match pull() {
