@@ -22,6 +22,9 @@ for place in /tmp /var/tmp /dev/shm; do mount -t tmpfs -o mode=1777 node $place;
 mount -t tmpfs -o mode=0755 node /var/spool
 mkdir -p "$directory"
 mount --bind $here/session "$directory"
+# Where libraries look for munged; a container does not see it.
+mkdir /run/munge
+ln -s $here/munge/socket /run/munge/munge.socket.2
 # A sysfs shows the network devices of the namespace that mounted it.
 mkdir /run/sys
 mount -t sysfs sysfs /run/sys
