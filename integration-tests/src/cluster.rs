@@ -70,9 +70,9 @@ impl Cluster {
         let (nodes, cpus, gpus) = (nodes.to_string(), NODE_CPUS.to_string(), NODE_GPUS.to_string());
         let mut child = Command::new("unshare")
             .args(["--fork", "--pid", "--net", "--mount", "--uts", "--ipc", "bash", "-c", BUNDLE])
-            .args(["bundle", &nodes, &cpus, &gpus])
+            .args(["bundle", &nodes, &cpus, &gpus, NODE])
             .arg(session.directory())
-            .arg(NODE)
+            .args(profiles())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -197,6 +197,12 @@ impl Node {
         }
         seen
     }
+}
+
+/// Where instrumented programs write, on the nodes too.
+fn profiles() -> Option<PathBuf> {
+    let pattern = std::env::var_os("LLVM_PROFILE_FILE")?;
+    Path::new(&pattern).parent().filter(|directory| directory.is_absolute()).map(Path::to_owned)
 }
 
 /// In the namespaces of a process, in the same directory.

@@ -1,28 +1,35 @@
 #!/usr/bin/env bash
 # Process 1 of a test cluster, in pid, net, mount, UTS and IPC namespaces of its own, which are its login node too:
-#   bundle.sh NODES CPUS GPUS DIRECTORY NODE_SCRIPT
+#   bundle.sh NODES CPUS GPUS NODE_SCRIPT DIRECTORY...
 # Says "ready" when all nodes are idle. Ends with its standard input at any time, and with it everything in here.
 set -euo pipefail
-nodes=$1 cpus=$2 gpus=$3 directory=$4 node_script=$5
+nodes=$1 cpus=$2 gpus=$3 node_script=$4
+shift 4
+shared=("$@")
 here=/run/cluster
 export SLURM_CONF=$here/slurm.conf
 
 # The table that mount(8) keeps beside the kernel's would be hidden and shown again.
 mount() { command mount --no-mtab "$@"; }
 
-# What is written where the machine has its own files is in memory, and ends with the namespaces. The session's
-# directory is seen through it: it is what the nodes share, as a cluster's file system is.
+# What is written where the machine has its own files is in memory, and ends with the namespaces. The directories
+# given are seen through it: they are what the nodes share, as a cluster's file system is.
 ground() {
   hostname login
   mount --make-rprivate /
   mount -t proc proc /proc
   mount -t tmpfs -o mode=0755 run /run
-  mkdir -p $here/munge $here/state $here/session /run/next
-  mount --bind "$directory" $here/session
-  local place
+  mkdir -p $here/munge $here/state /run/next
+  local index place
+  for index in "${!shared[@]}"; do
+    mkdir -p "$here/shared/$index"
+    mount --bind "${shared[index]}" "$here/shared/$index"
+  done
   for place in /tmp /var/tmp /dev/shm; do mount -t tmpfs -o mode=1777 login $place; done
-  mkdir -p "$directory"
-  mount --bind $here/session "$directory"
+  for index in "${!shared[@]}"; do
+    mkdir -p "${shared[index]}"
+    mount --bind "$here/shared/$index" "${shared[index]}"
+  done
 }
 
 network() {
@@ -87,7 +94,7 @@ daemons() {
   until (: 3<> /dev/tcp/198.51.100.254/6817) 2> /dev/null; do sleep 0.02; done
   local number
   for ((number = 1; number <= nodes; number++)); do
-    unshare --net --uts --mount --ipc bash -c "$node_script" node "$number" "$directory" &> "$here/node$number.out" &
+    unshare --net --uts --mount --ipc bash -c "$node_script" node "$number" "${shared[@]}" &> "$here/node$number.out" &
   done
   until [ "$(sinfo --noheader --Node --format %t | grep -cx idle)" = "$nodes" ]; do sleep 0.02; done
 }

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# A node of a test cluster, in net, UTS, mount and IPC namespaces of its own: node.sh NUMBER DIRECTORY
+# A node of a test cluster, in net, UTS, mount and IPC namespaces of its own: node.sh NUMBER DIRECTORY...
 set -euo pipefail
-number=$1 directory=$2
+number=$1
+shift
+shared=("$@")
 here=/run/cluster
 
 mount() { command mount --no-mtab "$@"; }
@@ -20,8 +22,10 @@ mount --rbind $here /run/next/cluster
 mount --move /run/next /run
 for place in /tmp /var/tmp /dev/shm; do mount -t tmpfs -o mode=1777 node $place; done
 mount -t tmpfs -o mode=0755 node /var/spool
-mkdir -p "$directory"
-mount --bind $here/session "$directory"
+for index in "${!shared[@]}"; do
+  mkdir -p "${shared[index]}"
+  mount --bind "$here/shared/$index" "${shared[index]}"
+done
 # Where libraries look for munged; a container does not see it.
 mkdir /run/munge
 ln -s $here/munge/socket /run/munge/munge.socket.2

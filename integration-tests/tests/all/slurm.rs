@@ -64,21 +64,15 @@ fn nodes_have_names_and_places_of_their_own_and_the_session_in_common() {
     assert_eq!(sorted(output.ok()), ["node1", "node2", "node3", "node4"]);
     session.write("shared", "");
     let script = "for place in /tmp /var/tmp /dev/shm; do : > $place/mine.$(hostname); done; \
-                  echo $(id -un) in $PWD: $(echo *) $(cd /; echo tmp/* var/tmp/* dev/shm/*); \
+                  echo $(id -u) in $PWD: $(echo *) $(cd /; echo {,var/}tmp/mine.* dev/shm/*); \
                   rm /tmp/mine.* /var/tmp/mine.* /dev/shm/mine.*";
-    let output = cluster.srun(&session, ["-N4"]).args(["sh", "-c", script]).run();
-    let (home, above) = (session.home(), session.directory().strip_prefix("/").unwrap());
-    let name = fs_err::read_to_string("/etc/passwd").unwrap();
-    let name = name.lines().find(|line| line.contains(home.to_str().unwrap())).unwrap();
-    let name = name.split(':').next().unwrap();
-    let want: Vec<_> = (1..=4)
-        .map(|node| {
-            let mine = format!("mine.node{node}");
-            let (home, above) = (home.display(), above.display());
-            format!("{name} in {home}: shared tmp/{mine} var/tmp/{mine} {above} dev/shm/{mine}")
-        })
-        .collect();
-    assert_eq!(sorted(output.ok()), want);
+    let output = cluster.srun(&session, ["-N4"]).args(["bash", "-c", script]).run();
+    let (uid, home) = (session.uid(), session.home().display());
+    let line = |node: u32| {
+        let mine = format!("mine.node{node}");
+        format!("{uid} in {home}: shared tmp/{mine} var/tmp/{mine} dev/shm/{mine}")
+    };
+    assert_eq!(sorted(output.ok()), (1..=4).map(line).collect::<Vec<_>>());
 }
 
 #[test]
