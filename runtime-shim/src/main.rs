@@ -20,6 +20,7 @@ mod image;
 mod janitor;
 mod ledger;
 mod mode;
+mod pmi;
 mod policy;
 mod prepare;
 mod record;

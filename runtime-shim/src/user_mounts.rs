@@ -18,6 +18,7 @@ use crate::error::{ShimError, cannot};
 use crate::image::Run;
 use crate::ledger::Entry;
 use crate::mode::Mode;
+use crate::pmi;
 
 /// A mount that waits for the container's root.
 #[derive(Debug)]
@@ -28,7 +29,18 @@ pub(crate) struct Pending {
     entry: Entry,
 }
 
-/// Opens all sources: the site's mounts and devices, then the user's, each in the order given.
+/// Checks a destination by the site's rules: they hold for the user's mounts, and for those that
+/// the launcher's variables name unless the place has a name of Slurm's; not for the site's own.
+fn check(origin: Origin, path: &Path, rules: &UserMounts) -> Result<(), ShimError> {
+    match origin {
+        Origin::User => check_destination(path, rules),
+        Origin::Host if !pmi::is_slurms(path) => check_destination(path, rules),
+        _ => Ok(()),
+    }
+}
+
+/// Opens all sources: the site's mounts and devices, the launcher's, then the user's, each in the
+/// order given.
 /// `base` is out of the way while that is done, where a source has to do with it.
 pub(crate) fn open(run: &Run<'_>, base: &Path) -> Result<Vec<Pending>, ShimError> {
     if !has_to_do_with(base, run) {
@@ -51,7 +63,8 @@ fn has_to_do_with(base: &Path, run: &Run<'_>) -> bool {
         MountSource::Tmpfs { .. } => None,
     });
     let sites = run.config.site_mounts.iter().map(|mount| mount.source.clone());
-    let mut sources = users.chain(sites);
+    let launchers = pmi::directories(run.request, run.caller.uid);
+    let mut sources = users.chain(sites).chain(launchers);
     // What cannot be resolved may lead anywhere.
     sources.any(|source| match run.as_caller(|| source.canonicalize()) {
         Ok(Ok(source)) => source.starts_with(base) || base.starts_with(&source),
@@ -73,6 +86,11 @@ fn open_all(run: &Run<'_>) -> Result<Vec<Pending>, ShimError> {
         let entry = Entry::asked(&site.destination, &site.source, why);
         let entry = Entry { is_device: true, ..entry };
         pending.push(device(run, &site.source)?.at(&site.destination, entry));
+    }
+    for (path, mount) in pmi::open(run) {
+        let why = (Origin::Host, "the launcher's variables name it, for PMIx");
+        let entry = Entry::asked(&path, &path, why);
+        pending.push(Opened(mount, Kind::Directory).at(&path, entry));
     }
     for mount in &request.mounts {
         let destination = Path::new(mount.destination.as_os_str());
@@ -108,18 +126,36 @@ pub(crate) fn attach_all(
     pending: Vec<Pending>,
     (root, rootfs): (Root<'_>, &Path),
 ) -> Result<(), ShimError> {
-    for Pending { mount, destination, kind, entry } in pending {
-        let failed = |source| ShimError::MountTarget { path: destination.clone(), source };
-        let target = ensure(run, root, (&destination, kind)).map_err(failed)?;
-        if entry.origin == Origin::User {
-            // A link in the image may have led elsewhere.
-            let resolved = place_of(&target, rootfs).map_err(failed)?;
-            check_destination(&resolved, &run.config.user_mounts)?;
+    for one in pending {
+        let entry = one.entry.clone();
+        match attach(run, one, (root, rootfs)) {
+            // The run goes on without what nobody asked for by name.
+            Err(error) if entry.origin == Origin::Host => {
+                log::info!("`{}` is not in the container: {error}", entry.destination);
+            }
+            attached => {
+                attached?;
+                run.ledger.note(entry);
+            }
         }
-        mount.attach(target.as_fd()).map_err(failed)?;
-        run.ledger.note(entry);
     }
     Ok(())
+}
+
+fn attach(
+    run: &Run<'_>,
+    Pending { mount, destination, kind, entry }: Pending,
+    (root, rootfs): (Root<'_>, &Path),
+) -> Result<(), ShimError> {
+    let rules = &run.config.user_mounts;
+    check(entry.origin, &destination, rules)?;
+    let failed = |source| ShimError::MountTarget { path: destination.clone(), source };
+    let target = ensure(run, root, (&destination, kind)).map_err(failed)?;
+    if entry.origin != Origin::Site {
+        // A link in the image may have led elsewhere.
+        check(entry.origin, &place_of(&target, rootfs).map_err(failed)?, rules)?;
+    }
+    mount.attach(target.as_fd()).map_err(failed)
 }
 
 /// Finds or makes the place for a mount, with the caller's rights; where those do not suffice but
