@@ -30,6 +30,7 @@
 //! Specifications: <https://github.com/opencontainers/runtime-spec/blob/v1.0.2/config.md#posix-platform-hooks>,
 //! `oci-hooks(5)` for `precreate`.
 
+mod apart;
 mod apply;
 mod container;
 mod edit;
