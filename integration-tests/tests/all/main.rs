@@ -9,6 +9,10 @@
 mod bad_input;
 mod containers;
 mod convert;
+mod glibc_image;
+mod hook_mount;
+mod hook_site;
+mod hook_timestamp;
 mod hooks;
 mod images;
 mod install;
