@@ -34,6 +34,7 @@ mod apart;
 mod apply;
 mod container;
 mod edit;
+mod enter;
 mod failure;
 mod input;
 pub mod ld_cache;

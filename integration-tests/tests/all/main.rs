@@ -14,6 +14,7 @@ mod hook_mount;
 mod hook_site;
 mod hook_timestamp;
 mod hooks;
+mod hooks_elsewhere;
 mod images;
 mod install;
 mod life_cycle;
