@@ -34,10 +34,12 @@ mod apart;
 mod apply;
 mod container;
 mod edit;
+pub mod elf;
 mod enter;
 mod failure;
 mod input;
 pub mod ld_cache;
+pub mod libraries;
 mod logging;
 mod plan;
 mod survey;
@@ -49,6 +51,7 @@ pub use container::{Container, Person};
 pub use failure::Failure;
 pub use input::{INPUT_SIZE_MAX, State};
 pub use plan::{Access, Plan, Planned, Step};
+pub use sarus_sys::root::Root;
 
 /// The exit status of a hook that failed or refused.
 const FAILED: u8 = 1;
@@ -81,6 +84,9 @@ fn attempt(
     }
     for note in &plan.notes {
         log::info!("{note}");
+    }
+    for warning in &plan.warnings {
+        log::warn!("{warning}");
     }
     if only_plan {
         let mut shown = plan.to_json(name);
