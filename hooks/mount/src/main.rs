@@ -6,9 +6,11 @@ mod arguments;
 mod provider_path;
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use sarus_hook::elf::Elf;
 use sarus_hook::{Container, Failure, Plan, Step};
 
 use arguments::{Argument, PROVIDER_PATH};
@@ -36,7 +38,7 @@ fn plan(container: &Container, given: &[OsString], updates_cache: bool) -> Resul
                     }
                     Err(_) => destination,
                 };
-                libraries.extend(library(&destination));
+                libraries.extend(library(&source, &destination));
                 plan.step(
                     Step::Bind { source, destination, read_only },
                     "the hook's argument `--mount`",
@@ -59,12 +61,17 @@ fn join(directory: &Path, below: &Path) -> PathBuf {
     if below.as_os_str().is_empty() { directory.to_owned() } else { directory.join(below) }
 }
 
-/// What is told to the loader of a mounted file: `libNAME.so` with any version.
-fn library(destination: &Path) -> Option<(String, PathBuf)> {
+/// What is told to the loader of a mounted library: the name that it has in itself (`DT_SONAME`),
+/// or the file's, if it is `libNAME.so` with any version.
+fn library(source: &Path, destination: &Path) -> Option<(String, PathBuf)> {
     let name = destination.file_name()?.to_str()?;
     let (stem, version) = name.split_once(".so")?;
-    let is_library = stem.starts_with("lib") && (version.is_empty() || version.starts_with('.'));
-    is_library.then(|| (name.to_owned(), destination.to_owned()))
+    if !stem.starts_with("lib") || !(version.is_empty() || version.starts_with('.')) {
+        return None;
+    }
+    let elf = File::open(source).ok().and_then(|file| Elf::read(file).ok());
+    let soname = elf.and_then(|elf| elf.soname);
+    Some((soname.unwrap_or_else(|| name.to_owned()), destination.to_owned()))
 }
 
 #[cfg(test)]

@@ -36,6 +36,12 @@ impl GlibcImage {
         self.files.insert(path.as_ref().to_owned(), content.into());
     }
 
+    /// Takes away the files of a name that `is_kept` does not keep.
+    pub(crate) fn retain(&mut self, is_kept: impl Fn(&str) -> bool) {
+        self.files
+            .retain(|path, _| path.file_name().and_then(|n| n.to_str()).is_some_and(&is_kept));
+    }
+
     /// The directory of a library.
     pub(crate) fn directory_of(&self, name: &str) -> &Path {
         let found = self.files.keys().find(|path| path.ends_with(name));

@@ -13,8 +13,9 @@ use serde_json::{Value, json};
 const APART: [&str; 7] =
     ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh"];
 
-const NO_CGROUPS: &str =
-    r#"mount -t tmpfs none /sys/fs/cgroup; mount -t tmpfs none /run; exec "$@""#;
+/// Podman writes to the other two places.
+const NO_CGROUPS: &str = r#"mount -t tmpfs none /sys/fs/cgroup; mount -t tmpfs none /run
+    mount -t tmpfs -o mode=1777 none /dev/shm; exec "$@""#;
 
 const READ_ONLY_CGROUPS: &str = r#"findmnt --raw --noheadings --output TARGET |
     grep '^/sys/fs/cgroup' | while read -r mount; do mount -o remount,bind,ro "$mount"; done

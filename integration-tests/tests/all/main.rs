@@ -10,6 +10,7 @@ mod bad_input;
 mod containers;
 mod convert;
 mod glibc_image;
+mod hook_fabric;
 mod hook_mount;
 mod hook_site;
 mod hook_timestamp;
