@@ -16,6 +16,7 @@ mod hook_site;
 mod hook_timestamp;
 mod hooks;
 mod hooks_elsewhere;
+mod hooks_guide;
 mod images;
 mod install;
 mod life_cycle;
