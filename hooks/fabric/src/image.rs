@@ -194,7 +194,7 @@ mod tests {
             provider.display()
         );
         let config = config::parse(&text).unwrap();
-        let node = node::look(&config, |_| None).unwrap();
+        let node = node::look(&config, true, |_| None).unwrap();
         let root = directory.path().join("image");
         std::fs::create_dir(&root).unwrap();
         let opened = std::fs::File::open(&root).unwrap();

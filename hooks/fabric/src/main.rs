@@ -15,7 +15,7 @@ use std::process::ExitCode;
 
 use sarus_hook::{Container, Failure, Plan, Step};
 
-use config::{Config, Mount};
+use config::{Config, Mount, Replace};
 use decide::{Decision, Facts, Way};
 use node::{Node, Nodes};
 
@@ -39,26 +39,45 @@ fn main() -> ExitCode {
 }
 
 fn plan(container: &Container, config: &Config) -> Result<Plan, Failure> {
-    let node = node::look(config, |name| container.annotation(name))?;
-    let directories =
-        config.libfabric.as_ref().map(|libfabric| libfabric.image_directories.as_slice());
-    let directories = directories.unwrap_or_default();
-    let library_path = container.variable("LD_LIBRARY_PATH").unwrap_or_default();
-    let image = container.survey(|root| image::look(root, &node, library_path, directories))?;
-    let own = container.variable(FI_PROVIDER_PATH).and_then(first_directory);
-    let mut decision = decide::decide(&Facts {
-        node: &node,
-        image: &image,
-        replace: config.libfabric.as_ref().map(|one| one.replace).unwrap_or_default(),
-        provider_path: own.map(Path::new),
-        with_host_libc: container.annotation("com.hooks.glibc.enabled") == Some("true"),
-    });
+    let site = config.libfabric.as_ref().filter(|libfabric| libfabric.library.is_some());
+    let replace = site.map(|libfabric| libfabric.replace).unwrap_or_default();
+    let is_built_in = config.providers.iter().any(|provider| provider.library.is_none());
+    // Most images need no other libfabric, and reading all that one needs takes its time.
+    let is_first = replace == Replace::Always || is_built_in;
+    let (mut node, mut decision) = decide(container, config, is_first)?;
+    let is_second = !is_first && site.is_some() && replace == Replace::Auto;
+    if is_second && !decision.refused.is_empty() {
+        (node, decision) = decide(container, config, true)?;
+    }
     decision.refused.extend(node.unusable.iter().cloned());
     let mut plan = Plan::default();
     plan.notes.extend(node.absent.iter().cloned());
     explain(&mut plan, &node, &decision, config.required)?;
     steps(&mut plan, container, config, (&node, &decision));
     Ok(plan)
+}
+
+/// Looks at the node and the image; at the site's libfabric only if `with_libfabric`.
+fn decide<'c>(
+    container: &Container,
+    config: &'c Config,
+    with_libfabric: bool,
+) -> Result<(Node<'c>, Decision), Failure> {
+    let node = node::look(config, with_libfabric, |name| container.annotation(name))?;
+    let libfabric = config.libfabric.as_ref();
+    let directories = libfabric.map(|libfabric| libfabric.image_directories.as_slice());
+    let directories = directories.unwrap_or_default();
+    let library_path = container.variable("LD_LIBRARY_PATH").unwrap_or_default();
+    let image = container.survey(|root| image::look(root, &node, library_path, directories))?;
+    let own = container.variable(FI_PROVIDER_PATH).and_then(first_directory);
+    let decision = decide::decide(&Facts {
+        node: &node,
+        image: &image,
+        replace: libfabric.map(|libfabric| libfabric.replace).unwrap_or_default(),
+        provider_path: own.map(Path::new),
+        with_host_libc: container.annotation("com.hooks.glibc.enabled") == Some("true"),
+    });
+    Ok((node, decision))
 }
 
 /// The variable is a list, `@` before it is an option of libfabric's.

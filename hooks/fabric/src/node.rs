@@ -90,10 +90,11 @@ impl Node<'_> {
     }
 }
 
-/// Looks at the node. `annotation` are the container's: they turn providers off, and choose the
-/// plug-in's variant.
+/// Looks at the node; at the site's libfabric only if `with_libfabric`. `annotation` are the
+/// container's: they turn providers off, and choose the plug-in's variant.
 pub(crate) fn look<'c, 'a>(
     config: &'c Config,
+    with_libfabric: bool,
     annotation: impl Fn(&str) -> Option<&'a str>,
 ) -> Result<Node<'c>, Failure> {
     let mut node = Node::default();
@@ -113,7 +114,8 @@ pub(crate) fn look<'c, 'a>(
             Err(reason) => node.unusable.push(format!("provider `{name}`: {reason}")),
         }
     }
-    let libfabric = config.libfabric.as_ref().and_then(|libfabric| libfabric.library.as_deref());
+    let libfabric = config.libfabric.as_ref().filter(|_| with_libfabric);
+    let libfabric = libfabric.and_then(|libfabric| libfabric.library.as_deref());
     match libfabric.map(files).transpose() {
         Ok(files) => node.libfabric = files,
         Err(reason) => node.unusable.push(reason),
@@ -287,7 +289,7 @@ mod tests {
             {"name": "verbs", "library": "/nonexistent"}]}"#;
         let config = config::parse(text).unwrap();
         let off = |name: &str| (name == "com.hooks.verbs.enabled").then_some("false");
-        let node = look(&config, off).unwrap();
+        let node = look(&config, true, off).unwrap();
         assert!(node.providers.is_empty());
         assert_eq!(
             node.absent,
@@ -296,7 +298,7 @@ mod tests {
                 "provider `verbs` is off: com.hooks.verbs.enabled=false"
             ]
         );
-        let node = look(&config, |_| None).unwrap();
+        let node = look(&config, true, |_| None).unwrap();
         assert!(node.unusable[0].starts_with("provider `verbs`: cannot read `/nonexistent`"));
     }
 
