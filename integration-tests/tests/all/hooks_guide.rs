@@ -1,5 +1,7 @@
 //! The guide for authors of hooks: its source, its file and its commands are those that work.
 
+use std::path::{Path, PathBuf};
+
 use sarus_integration_tests::{Runtime, Who};
 use serde_json::{Value, json};
 
@@ -67,4 +69,32 @@ fn the_commands_print_what_is_shown() {
     for ((command, shown), printed) in commands.iter().zip(printed) {
         assert_eq!(printed, here(shown), "{command}");
     }
+}
+
+/// Every template, and every hook file on the pages of hooks.
+#[test]
+fn every_file_that_is_shown_can_be_used() {
+    let ground = Ground::new(Who::User, Runtime::Crun);
+    let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let files = |directory: &str, extension: &str| -> Vec<PathBuf> {
+        let entries = fs_err::read_dir(top.join(directory)).unwrap();
+        let paths = entries.map(|entry| entry.unwrap().path());
+        paths.filter(|path| path.extension().is_some_and(|found| found == extension)).collect()
+    };
+    let read = |path: PathBuf| fs_err::read_to_string(path).unwrap();
+    let templates = files("etc/hooks.d", "json").into_iter().map(read);
+    let pages: Vec<String> = files("docs/hooks", "md").into_iter().map(read).collect();
+    let shown = pages.iter().flat_map(|page| page.split("```json\n").skip(1));
+    let shown = shown.map(|rest| rest.split("```").next().unwrap().to_owned());
+    let hooks: Vec<String> =
+        templates.chain(shown).filter(|text| text.contains("\"stages\"")).collect();
+    assert!(hooks.len() > 4, "{hooks:?}");
+    for (number, text) in hooks.iter().enumerate() {
+        ground.session.write(&format!(".config/sarus/hooks.d/{number:02}.json"), text);
+    }
+    let directory = ground.session.home().join(".config/sarus/hooks.d");
+    let config = json!({"hooksDir": directory, "containersHooks": false}).to_string();
+    ground.session.write(".config/sarus/sarus.json", config);
+    let listed = ground.session.sarus(["hooks"]).run();
+    assert_eq!(listed.ok().lines().count(), hooks.len() + 1, "{listed}");
 }

@@ -17,6 +17,7 @@ mod hook_timestamp;
 mod hooks;
 mod hooks_elsewhere;
 mod hooks_guide;
+mod hooks_setuid;
 mod images;
 mod install;
 mod life_cycle;
