@@ -98,7 +98,7 @@ mod tests {
             steps,
             [
                 "mount `/opt/a` on `/usr/lib/liba.so.1` read-only",
-                "device `/dev/null` as `/dev/zero` (r)",
+                "show device `/dev/null` as `/dev/zero` (r)",
                 "mount `/opt/conf` on `/etc/opt/conf`",
                 "tell the dynamic loader of liba.so.1",
             ]

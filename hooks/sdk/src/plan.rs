@@ -116,11 +116,11 @@ impl fmt::Display for Step {
                 write!(f, "mount `{}` on `{}`{how}", source.display(), destination.display())
             }
             Self::Device { source, destination, access } if source == destination => {
-                write!(f, "device `{}` ({access})", source.display())
+                write!(f, "show device `{}` ({access})", source.display())
             }
             Self::Device { source, destination, access } => {
                 let (from, to) = (source.display(), destination.display());
-                write!(f, "device `{from}` as `{to}` ({access})")
+                write!(f, "show device `{from}` as `{to}` ({access})")
             }
             Self::Link { target, destination } => {
                 write!(f, "link `{}` to `{}`", destination.display(), target.display())

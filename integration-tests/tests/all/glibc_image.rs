@@ -51,21 +51,7 @@ impl GlibcImage {
     /// BusyBox's image with the files and a cache of the loader.
     pub(crate) fn pack(&self) -> Packed {
         let tree = tempfile::tempdir().unwrap();
-        fs_err::create_dir(tree.path().join("etc")).unwrap();
-        let directories: Vec<&Path> = self
-            .files
-            .keys()
-            .filter_map(|path| path.parent())
-            .filter(|path| is_lib(path))
-            .collect();
-        for (path, content) in &self.files {
-            let path = tree.path().join(path.strip_prefix("/").unwrap());
-            fs_err::create_dir_all(path.parent().unwrap()).unwrap();
-            fs_err::write(&path, content).unwrap();
-        }
-        let mut ldconfig = Command::new("/sbin/ldconfig");
-        let ldconfig = ldconfig.arg("-X").arg("-r").arg(tree.path()).args(directories);
-        assert!(ldconfig.output().unwrap().status.success());
+        self.write(tree.path());
         let cache = fs_err::read(tree.path().join("etc/ld.so.cache")).unwrap();
         let mut tar = Tar::new().file("etc/ld.so.cache", cache);
         for (path, content) in &self.files {
@@ -73,6 +59,27 @@ impl GlibcImage {
             tar = tar.file(name, content).mode(0o755);
         }
         Image::busybox().layer(&tar).pack()
+    }
+
+    /// Writes the files and a cache of the loader below a directory.
+    pub(crate) fn write(&self, root: &Path) {
+        fs_err::create_dir_all(root.join("etc")).unwrap();
+        let directories: Vec<&Path> = self
+            .files
+            .keys()
+            .filter_map(|path| path.parent())
+            .filter(|path| is_lib(path))
+            .collect();
+        for (path, content) in &self.files {
+            let path = root.join(path.strip_prefix("/").unwrap());
+            fs_err::create_dir_all(path.parent().unwrap()).unwrap();
+            fs_err::write(&path, content).unwrap();
+            let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+            fs_err::set_permissions(&path, executable).unwrap();
+        }
+        let mut ldconfig = Command::new("/sbin/ldconfig");
+        let ldconfig = ldconfig.arg("-X").arg("-r").arg(root).args(directories);
+        assert!(ldconfig.output().unwrap().status.success());
     }
 }
 

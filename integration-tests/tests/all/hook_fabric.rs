@@ -47,6 +47,14 @@ fn compile(directory: &Path, name: &str, source: &str, flags: &[&str]) -> PathBu
     library
 }
 
+/// The stand-in provider `libcxi-fi.so`, and the library that it needs.
+pub(crate) fn compile_provider(directory: &Path) {
+    let source = r#"const char *cxi_domain(void) { return "cxi-domain"; }"#;
+    compile(directory, "libcxi.so.1", source, &[]);
+    let flags = ["libcxi.so.1", "-lfabric", "-Wl,-rpath,$ORIGIN"];
+    compile(directory, "libcxi-fi.so", include_str!("cxi.c"), &flags);
+}
+
 struct Fabric<'g> {
     ground: &'g Ground,
     site: HookSite<'g>,
@@ -57,11 +65,7 @@ impl<'g> Fabric<'g> {
     fn new(ground: &'g Ground, who: Who) -> Self {
         let site = HookSite::new(ground, who);
         let library = site.file("lib/libcxi.so.1", "");
-        let directory = library.parent().unwrap();
-        let source = r#"const char *cxi_domain(void) { return "cxi-domain"; }"#;
-        compile(directory, "libcxi.so.1", source, &[]);
-        let flags = ["libcxi.so.1", "-lfabric", "-Wl,-rpath,$ORIGIN"];
-        compile(directory, "libcxi-fi.so", include_str!("cxi.c"), &flags);
+        compile_provider(library.parent().unwrap());
         let node = site.file("dev/.keep", "").with_file_name("cxi0");
         let mknod =
             Command::new("mknod").args(["-m", "666"]).arg(&node).args(["c", "1", "3"]).output();
@@ -128,7 +132,8 @@ fn host_libfabric() -> PathBuf {
     line.split_whitespace().nth(2).unwrap().into()
 }
 
-const SHOWN: &str = "provider: cxi\n    fabric: of-the-site\n    domain: cxi-domain\n";
+/// What `fi_info` says of it.
+pub(crate) const SHOWN: &str = "provider: cxi\n    fabric: of-the-site\n    domain: cxi-domain\n";
 
 fn a_provider_is_there_with_its_library_device_and_variables(who: Who, runtime: Runtime) {
     let image = image();

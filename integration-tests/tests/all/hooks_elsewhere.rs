@@ -5,17 +5,22 @@
 
 use std::os::unix::fs::{chown, symlink};
 use std::path::PathBuf;
+use std::process::Command;
 
 use sarus_integration_tests::{Invocation, Session, Who};
 use serde_json::{Value, json};
+
+use crate::glibc_image::GlibcImage;
+use crate::hook_fabric::{SHOWN, compile_provider};
 
 /// A mount and a process namespace of the test's own: all in it ends with it.
 const APART: [&str; 7] =
     ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh"];
 
-/// Podman writes to the other two places.
-const NO_CGROUPS: &str = r#"mount -t tmpfs none /sys/fs/cgroup; mount -t tmpfs none /run
-    mount -t tmpfs -o mode=1777 none /dev/shm; exec "$@""#;
+/// Podman writes to the other two places; a file that root's hooks trust is in one.
+const NO_CGROUPS: &str = r#"mount -t tmpfs none /sys/fs/cgroup
+    mount -t tmpfs -o mode=1777 none /dev/shm; mount -t tmpfs -o mode=0755 none /run
+    [ ! -e ../fabric.json ] || install -m 0644 ../fabric.json /run/; exec "$@""#;
 
 const READ_ONLY_CGROUPS: &str = r#"findmnt --raw --noheadings --output TARGET |
     grep '^/sys/fs/cgroup' | while read -r mount; do mount -o remount,bind,ro "$mount"; done
@@ -102,9 +107,9 @@ impl Ground {
     }
 
     /// `podman run` of the root file system, with the hook's file.
-    fn run_podman(&self, stage: &str) -> String {
+    fn run_podman(&self, hook: &Value, stage: &str, command: &[&str]) -> String {
         let file = json!({
-            "version": "1.0.0", "hook": self.entry(), "when": {"always": true}, "stages": [stage],
+            "version": "1.0.0", "hook": hook, "when": {"always": true}, "stages": [stage],
         });
         let file = self.person.write("hooks.d/12-mount.json", file.to_string());
         let hooks = file.parent().unwrap().to_str().unwrap();
@@ -122,7 +127,7 @@ impl Ground {
             &["--cgroup-manager=cgroupfs", "--runtime=crun", "--hooks-dir", hooks, "run"],
             if self.person.uid() == 0 { &limits } else { &[] },
             &["--cgroups=disabled", "--network=host", "--rm", "--rootfs", rootfs],
-            &["cat", "/opt/host/file"],
+            command,
         ];
         self.command(NO_CGROUPS, &words.concat()).run().ok().to_owned()
     }
@@ -170,16 +175,57 @@ fn a_hook_mounts_under_plain_rootless_crun() {
 
 #[test]
 fn a_hook_mounts_under_podman() {
-    let ground = Ground::new(Who::Root);
-    for stage in ["createContainer", "precreate"] {
-        assert_eq!(ground.run_podman(stage), OF_THE_HOST, "{stage}");
-    }
+    mounts_under_podman(&Ground::new(Who::Root));
 }
 
 #[test]
 fn a_hook_mounts_under_rootless_podman() {
-    let ground = Ground::new(Who::User);
+    mounts_under_podman(&Ground::new(Who::User));
+}
+
+fn mounts_under_podman(ground: &Ground) {
     for stage in ["createContainer", "precreate"] {
-        assert_eq!(ground.run_podman(stage), OF_THE_HOST, "{stage}");
+        let seen = ground.run_podman(&ground.entry(), stage, &["cat", "/opt/host/file"]);
+        assert_eq!(seen, OF_THE_HOST, "{stage}");
     }
+}
+
+#[test]
+fn the_fabric_is_there_under_podman() {
+    fabric_under_podman(&Ground::new(Who::Root));
+}
+
+#[test]
+fn the_fabric_is_there_under_rootless_podman() {
+    fabric_under_podman(&Ground::new(Who::User));
+}
+
+fn fabric_under_podman(ground: &Ground) {
+    GlibcImage::new(&["/usr/bin/fi_info"]).write(&ground.bundle().join("rootfs"));
+    let session = &ground.person;
+    let library = session.write("lib/libcxi-fi.so", "");
+    compile_provider(library.parent().unwrap());
+    let config = json!({
+        "version": 1,
+        "providers": [{
+            "name": "cxi", "library": library, "variables": {"FI_CXI_FABRIC": "of-the-site"},
+            "devices": [{"source": node(session), "directory": "/dev"}],
+        }],
+    });
+    session.write("fabric.json", config.to_string());
+    let owner = format!("{}:{}", session.uid(), session.gid());
+    ground.root.program(["chown", "-R", &owner]).args([ground.bundle()]).run().ok();
+    let program = session.programs().path("sarus-hook-fabric");
+    let hook = json!({"path": program, "env": ["FABRIC_CONFIG=/run/fabric.json"]});
+    let seen = ground.run_podman(&hook, "precreate", &["fi_info", "-p", "cxi"]);
+    assert!(seen.starts_with(SHOWN), "{seen}");
+}
+
+/// A device node of the session's.
+fn node(session: &Session) -> PathBuf {
+    let node = session.write("dev/.keep", "").with_file_name("cxi0");
+    let mut mknod = Command::new("mknod");
+    let made = mknod.args(["-m", "666"]).arg(&node).args(["c", "1", "3"]).output().unwrap();
+    assert!(made.status.success());
+    node
 }
