@@ -11,9 +11,9 @@ use sarus_sys::root::Root;
 use serde_json::Value;
 
 use crate::input::{self, INPUT_SIZE_MAX, Input, State};
-use crate::{Failure, survey};
+use crate::{Failure, enter, survey};
 
-/// The ids of the container's process, as the configuration has them.
+/// The ids of a container's process.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Person {
     /// User id.
@@ -56,7 +56,9 @@ impl Container {
             }
         };
         let mut container = Self::new(state, spec);
-        container.enter()?;
+        if let Some(state) = &container.state {
+            enter::mount_namespace(state)?;
+        }
         container.root = container.open_root()?;
         Ok(container)
     }
@@ -129,19 +131,30 @@ impl Container {
         listed.filter_map(|word| word.as_str().map(str::to_owned)).collect()
     }
 
-    /// The ids of the container's process.
+    /// The ids of the container's process, as this process sees them: those outside, where the
+    /// container has a user namespace and this process is in none.
     pub fn person(&self) -> Person {
+        self.person_seen_from(namespace::is_initial_user())
+    }
+
+    fn person_seen_from(&self, initial: bool) -> Person {
         let user = &self.spec["process"]["user"];
         let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+        let seen = |inside: u32, mappings: &str| {
+            let mappings = self.spec["linux"][mappings].as_array().into_iter().flatten();
+            let mut outside = mappings.filter_map(|mapping| {
+                let first = id(&mapping["containerID"])?;
+                let offset = inside.checked_sub(first)?;
+                let within = offset < id(&mapping["size"])?;
+                id(&mapping["hostID"])?.checked_add(offset).filter(|_| within)
+            });
+            if initial { outside.next().unwrap_or(inside) } else { inside }
+        };
+        let groups = user["additionalGids"].as_array().into_iter().flatten().filter_map(id);
         Person {
-            uid: id(&user["uid"]).unwrap_or_default(),
-            gid: id(&user["gid"]).unwrap_or_default(),
-            groups: user["additionalGids"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .filter_map(id)
-                .collect(),
+            uid: seen(id(&user["uid"]).unwrap_or_default(), "uidMappings"),
+            gid: seen(id(&user["gid"]).unwrap_or_default(), "gidMappings"),
+            groups: groups.map(|gid| seen(gid, "gidMappings")).collect(),
         }
     }
 
@@ -175,33 +188,6 @@ impl Container {
     {
         let root = self.root()?;
         survey::apart(&self.person(), || look(root))
-    }
-
-    /// Enters the container's mount namespace, where the caller is not in it already.
-    fn enter(&self) -> Result<(), Failure> {
-        let Some(state) = self.state.as_ref().filter(|state| state.status != "stopped") else {
-            return Ok(());
-        };
-        let Some(pid) = state.pid.filter(|pid| *pid > 0) else { return Ok(()) };
-        let failed = |error: std::io::Error| {
-            let what = format!("cannot enter the mount namespace of container `{}`", state.id);
-            Failure::new(what).because(error)
-        };
-        let process = pid.to_string();
-        let theirs = namespace::of(&process, "mnt").map_err(failed)?;
-        let number = namespace::number(&theirs).map_err(failed)?;
-        if namespace::own_number("mnt").map_err(failed)? == number {
-            return Ok(());
-        }
-        match namespace::join(theirs.as_fd()) {
-            // A runtime without privilege made a user namespace, in which its user may do it.
-            Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
-                let users = namespace::of(&process, "user").map_err(failed)?;
-                namespace::join_user(users.as_fd()).map_err(failed)?;
-                namespace::join(theirs.as_fd()).map_err(failed)
-            }
-            joined => joined.map_err(failed),
-        }
     }
 
     fn open_root(&self) -> Result<Option<(OwnedFd, PathBuf)>, Failure> {
@@ -252,5 +238,22 @@ mod tests {
         assert_eq!(container.command(), ["python3", "x.py"]);
         assert_eq!(container.person(), Person { uid: 7, gid: 8, groups: vec![9] });
         assert!(container.root().is_err());
+    }
+
+    #[test]
+    fn ids_are_mapped_for_who_is_outside() {
+        let mappings = json!([{"containerID": 0, "hostID": 100_000, "size": 10},
+                              {"containerID": 50, "hostID": 7, "size": 1}]);
+        let container = Container::new(
+            None,
+            json!({
+                "process": {"user": {"uid": 3, "gid": 50, "additionalGids": [9, 10]}},
+                "linux": {"uidMappings": mappings, "gidMappings": mappings},
+            }),
+        );
+        let outside = Person { uid: 100_003, gid: 7, groups: vec![100_009, 10] };
+        assert_eq!(container.person_seen_from(true), outside);
+        let inside = Person { uid: 3, gid: 50, groups: vec![9, 10] };
+        assert_eq!(container.person_seen_from(false), inside);
     }
 }

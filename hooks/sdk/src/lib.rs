@@ -30,12 +30,16 @@
 //! Specifications: <https://github.com/opencontainers/runtime-spec/blob/v1.0.2/config.md#posix-platform-hooks>,
 //! `oci-hooks(5)` for `precreate`.
 
+mod apart;
 mod apply;
 mod container;
 mod edit;
+pub mod elf;
+mod enter;
 mod failure;
 mod input;
 pub mod ld_cache;
+pub mod libraries;
 mod logging;
 mod plan;
 mod survey;
@@ -47,6 +51,7 @@ pub use container::{Container, Person};
 pub use failure::Failure;
 pub use input::{INPUT_SIZE_MAX, State};
 pub use plan::{Access, Plan, Planned, Step};
+pub use sarus_sys::root::Root;
 
 /// The exit status of a hook that failed or refused.
 const FAILED: u8 = 1;
@@ -79,6 +84,9 @@ fn attempt(
     }
     for note in &plan.notes {
         log::info!("{note}");
+    }
+    for warning in &plan.warnings {
+        log::warn!("{warning}");
     }
     if only_plan {
         let mut shown = plan.to_json(name);

@@ -7,9 +7,12 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use log::{LevelFilter, Log, Metadata, Record};
+use rustix::fs::{FileType, fstat};
+use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 use crate::{Container, Failure};
 
@@ -38,12 +41,19 @@ pub(crate) fn start(name: &str, container: &Container) {
 }
 
 /// Opens the engine's standard error anew: the hook's own descriptor of that number, else that of
-/// the runtime above.
+/// the runtime above. A pipe of another user's cannot be opened, but its descriptor copied.
 fn open(number: u32) -> Option<File> {
-    let above = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().to_string());
-    let processes = ["self".to_owned()].into_iter().chain(above);
+    let above = rustix::process::getppid();
+    let processes =
+        ["self".to_owned()].into_iter().chain(above.map(|pid| pid.as_raw_nonzero().to_string()));
     let mut paths = processes.map(|process| format!("/proc/{process}/fd/{number}"));
-    paths.find_map(|path| OpenOptions::new().append(true).open(path).ok())
+    let opened = paths.find_map(|path| OpenOptions::new().append(true).open(path).ok());
+    let copied = || {
+        let runtime = pidfd_open(above?, PidfdFlags::empty()).ok()?;
+        let number = i32::try_from(number).ok()?;
+        pidfd_getfd(runtime, number, PidfdGetfdFlags::empty()).ok().map(File::from)
+    };
+    opened.or_else(copied)
 }
 
 impl Log for Logger {
@@ -73,7 +83,21 @@ impl Logger {
     }
 }
 
-/// Says an error on the hook's own standard error, which the runtime passes on.
+/// Says an error on the hook's own standard error, which the runtime passes on; on the engine's
+/// where the runtime (crun) gives hooks the null device.
 pub(crate) fn complain(name: &str, failure: &Failure) {
-    let _nobody_hears_it = writeln!(std::io::stderr().lock(), "error: hook {name}: {failure}");
+    let line = format!("error: hook {name}: {failure}\n");
+    match LOGGER.get().filter(|logger| logger.engine.is_some() && is_null(&std::io::stderr())) {
+        Some(logger) => logger.write(&line),
+        None => {
+            let _nobody_hears_it = std::io::stderr().lock().write_all(line.as_bytes());
+        }
+    }
+}
+
+fn is_null(stream: &impl AsFd) -> bool {
+    let null = rustix::fs::makedev(1, 3);
+    fstat(stream).is_ok_and(|found| {
+        FileType::from_raw_mode(found.st_mode) == FileType::CharacterDevice && found.st_rdev == null
+    })
 }

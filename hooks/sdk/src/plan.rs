@@ -116,11 +116,11 @@ impl fmt::Display for Step {
                 write!(f, "mount `{}` on `{}`{how}", source.display(), destination.display())
             }
             Self::Device { source, destination, access } if source == destination => {
-                write!(f, "device `{}` ({access})", source.display())
+                write!(f, "show device `{}` ({access})", source.display())
             }
             Self::Device { source, destination, access } => {
                 let (from, to) = (source.display(), destination.display());
-                write!(f, "device `{from}` as `{to}` ({access})")
+                write!(f, "show device `{from}` as `{to}` ({access})")
             }
             Self::Link { target, destination } => {
                 write!(f, "link `{}` to `{}`", destination.display(), target.display())
@@ -161,6 +161,8 @@ pub struct Plan {
     pub steps: Vec<Planned>,
     /// What was decided without a step: why nothing was injected, which of several was chosen.
     pub notes: Vec<String>,
+    /// What the user should know although the container starts: said on standard error.
+    pub warnings: Vec<String>,
     pub(crate) acts: Vec<Act>,
 }
 
@@ -169,6 +171,7 @@ impl fmt::Debug for Plan {
         f.debug_struct("Plan")
             .field("steps", &self.steps)
             .field("notes", &self.notes)
+            .field("warnings", &self.warnings)
             .finish_non_exhaustive()
     }
 }
@@ -184,6 +187,11 @@ impl Plan {
         self.notes.push(note.into());
     }
 
+    /// Adds a warning.
+    pub fn warn(&mut self, warning: impl Into<String>) {
+        self.warnings.push(warning.into());
+    }
+
     /// Adds a step that only this hook can do. `act` runs after all other steps were applied, in
     /// the container's mount namespace where there is one, and never with `--plan`.
     pub fn act(
@@ -196,10 +204,13 @@ impl Plan {
         self.acts.push(Box::new(act));
     }
 
-    /// As `--plan` prints it: `{"version":1,"hook":NAME,"steps":[..],"notes":[..]}`, each step with
-    /// `do` (its kind in lower camel case), its members and `reason`.
+    /// As `--plan` prints it: `{"version":1,"hook":NAME,"steps":[..],"notes":[..],"warnings":[..]}`,
+    /// each step with `do` (its kind in lower camel case), its members and `reason`.
     pub fn to_json(&self, hook: &str) -> Value {
-        json!({ "version": 1, "hook": hook, "steps": self.steps, "notes": self.notes })
+        json!({
+            "version": 1, "hook": hook,
+            "steps": self.steps, "notes": self.notes, "warnings": self.warnings,
+        })
     }
 }
 
@@ -212,11 +223,13 @@ mod tests {
         let mut plan = Plan::default();
         plan.step(Step::bind("/opt/a", "/usr/lib/a"), "because");
         plan.note("nothing else");
+        plan.warn("little");
         let want = json!({
             "version": 1, "hook": "x",
             "steps": [{"do": "bind", "source": "/opt/a", "destination": "/usr/lib/a",
                        "readOnly": true, "reason": "because"}],
             "notes": ["nothing else"],
+            "warnings": ["little"],
         });
         assert_eq!(plan.to_json("x"), want);
     }
