@@ -5,8 +5,10 @@
 //! shows them (`amd`). Each has a half that looks at the host and a half that plans and does no
 //! I/O. What each decides: `docs/hooks/gpu.md`.
 
+mod amd;
 mod cdi;
 mod host;
+mod nvidia;
 mod settings;
 
 use std::path::Path;
@@ -28,13 +30,23 @@ fn plan(container: &Container) -> Result<Plan, Failure> {
         let driver = loaded_driver(&settings.host_root);
         cdi::plan(&wanted, &registry, &RealHost, driver.as_deref(), &mut plan)?;
     }
+    if cdi::has_vendor(&wanted, "nvidia.com") {
+        plan.note("NVIDIA GPUs come by CDI: what other variables ask for is left to it");
+    } else {
+        nvidia::plan(container, &settings, &mut plan)?;
+    }
+    if cdi::has_vendor(&wanted, "amd.com") {
+        plan.note("AMD GPUs come by CDI: what other variables ask for is left to it");
+    } else {
+        amd::plan(container, &settings, &mut plan)?;
+    }
     Ok(plan)
 }
 
 /// The version of the NVIDIA driver that the kernel has loaded.
 fn loaded_driver(root: &Path) -> Option<String> {
     let path = below(root, Path::new("/proc/driver/nvidia/version"));
-    let text = std::fs::read_to_string(path).ok()?;
+    let text = fs_err::read_to_string(path).ok()?;
     let line = text.lines().find(|line| line.starts_with("NVRM version:"))?;
     let is_version = |word: &&str| {
         word.contains('.') && word.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')

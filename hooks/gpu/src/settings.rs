@@ -86,7 +86,7 @@ mod tests {
         };
         assert_eq!(given.unwrap(), want);
         for (name, value) in
-            [("CDI_SPEC_DIRS", "/a:b"), ("GPU_HOST_ROOT", "x"), ("GPU_ADD_GROUPS", "yes")]
+            [("CDI_SPEC_DIRS", "b"), ("GPU_HOST_ROOT", "x"), ("GPU_ADD_GROUPS", "yes")]
         {
             let error = with(&[(name, value)]).unwrap_err();
             assert!(error.contains(&format!("`{name}={value}`")), "{error}");

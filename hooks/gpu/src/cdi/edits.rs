@@ -1,6 +1,6 @@
 //! What becomes of the edits of a specification: steps of a plan.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use sarus_hook::{Failure, Plan, Step};
 use serde_json::{Map, Value, json};
@@ -105,7 +105,7 @@ fn device(node: &Node, stale: &mut Stale<'_>) -> Option<Step> {
         _ => return Some(Step::Bind { source, destination, read_only: false }),
     }
     Some(match node.permissions.as_deref() {
-        Some("none") => bind_exactly(source, destination, &["bind".to_owned()]),
+        Some("none") => bind_exactly(&source, &destination, &["bind".to_owned()]),
         given => {
             let access = given.filter(|text| !text.is_empty()).unwrap_or("rwm").to_owned();
             Step::Device { source, destination, access }
@@ -137,14 +137,14 @@ fn mount(entry: &Mount, stale: &mut Stale<'_>) -> Option<Step> {
         if !has("bind") && !has("rbind") {
             options.push("rbind".to_owned());
         }
-        bind_exactly(source, destination, &options)
+        bind_exactly(&source, &destination, &options)
     } else {
         Step::Bind { source, destination, read_only }
     })
 }
 
 /// A bind mount with these options and no others.
-fn bind_exactly(source: PathBuf, destination: PathBuf, options: &[String]) -> Step {
+fn bind_exactly(source: &Path, destination: &Path, options: &[String]) -> Step {
     Step::Configuration {
         merge: json!({"mounts": [{
             "type": "bind", "source": source, "destination": destination, "options": options,

@@ -19,6 +19,7 @@ use sarus_hook::{Container, Failure, Plan, Step};
 pub(crate) use name::DeviceName;
 pub(crate) use registry::{Registry, load};
 pub(crate) use request::requested;
+pub(crate) use stale::driver_version;
 
 use crate::host::Host;
 use edits::Origin;
