@@ -30,6 +30,9 @@ pub(crate) trait Host {
     /// What a path leads to; `None` if nothing is there.
     fn look(&self, path: &Path) -> Option<Found>;
 
+    /// What a symbolic link says; `None` if the path is none.
+    fn link(&self, path: &Path) -> Option<PathBuf>;
+
     /// The names in a directory, sorted; none if it cannot be read.
     fn names(&self, directory: &Path) -> Vec<String>;
 
@@ -59,6 +62,10 @@ impl Host for RealHost {
             _ if kind.is_block_device() => device('b'),
             _ => Found::Other,
         })
+    }
+
+    fn link(&self, path: &Path) -> Option<PathBuf> {
+        std::fs::read_link(path).ok()
     }
 
     fn names(&self, directory: &Path) -> Vec<String> {
@@ -98,11 +105,19 @@ pub(crate) mod table {
     use super::{Found, Host, Path, PathBuf};
 
     #[derive(Debug, Default)]
-    pub(crate) struct Table(pub(crate) BTreeMap<PathBuf, Found>);
+    pub(crate) struct Table {
+        found: BTreeMap<PathBuf, Found>,
+        links: BTreeMap<PathBuf, PathBuf>,
+    }
 
     impl Table {
         pub(crate) fn with(mut self, path: &str, found: Found) -> Self {
-            self.0.insert(path.into(), found);
+            self.found.insert(path.into(), found);
+            self
+        }
+
+        pub(crate) fn linked(mut self, path: &str, target: &str) -> Self {
+            self.links.insert(path.into(), target.into());
             self
         }
 
@@ -117,11 +132,15 @@ pub(crate) mod table {
 
     impl Host for Table {
         fn look(&self, path: &Path) -> Option<Found> {
-            self.0.get(path).copied()
+            self.found.get(path).copied()
+        }
+
+        fn link(&self, path: &Path) -> Option<PathBuf> {
+            self.links.get(path).cloned()
         }
 
         fn names(&self, directory: &Path) -> Vec<String> {
-            let inside = self.0.keys().filter(|path| path.parent() == Some(directory));
+            let inside = self.found.keys().filter(|path| path.parent() == Some(directory));
             inside.filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect()
         }
 

@@ -40,9 +40,9 @@ impl Nvml {
         // host's own driver, whose initialisers have no precondition.
         let library = unsafe { Library::new(path) }.map_err(failed)?;
         let nvml = Self(library);
-        let name = "nvmlInit_v2";
-        let init = nvml.function::<unsafe extern "C" fn() -> Status>(name)?;
-        // SAFETY: `nvmlReturn_t nvmlInit_v2(void)`; it may be called at any time.
+        let (name, init) =
+            nvml.either::<unsafe extern "C" fn() -> Status>("nvmlInit_v2", "nvmlInit")?;
+        // SAFETY: both are `nvmlReturn_t (void)`, and may be called at any time.
         check(name, unsafe { init() })?;
         Ok(nvml)
     }
@@ -51,6 +51,18 @@ impl Nvml {
     fn function<F>(&self, name: &'static str) -> Result<Symbol<'_, F>, NvmlError> {
         // SAFETY: nothing is called here; every caller names the type of `nvml.h`.
         unsafe { self.0.get(name) }.map_err(|source| NvmlError::Symbol { name, source })
+    }
+
+    /// The function `new`, or `old`, which drivers had before it with the same arguments.
+    fn either<F>(
+        &self,
+        new: &'static str,
+        old: &'static str,
+    ) -> Result<(&'static str, Symbol<'_, F>), NvmlError> {
+        match self.function(new) {
+            Ok(found) => Ok((new, found)),
+            Err(error) => self.function(old).map(|found| (old, found)).map_err(|_older| error),
+        }
     }
 
     pub(crate) fn driver_version(&self) -> Result<String, NvmlError> {
@@ -73,19 +85,19 @@ impl Nvml {
     }
 
     pub(crate) fn count(&self) -> Result<u32, NvmlError> {
-        let name = "nvmlDeviceGetCount_v2";
+        type Ask = unsafe extern "C" fn(*mut c_uint) -> Status;
         let mut count: c_uint = 0;
-        let ask = self.function::<unsafe extern "C" fn(*mut c_uint) -> Status>(name)?;
+        let (name, ask) = self.either::<Ask>("nvmlDeviceGetCount_v2", "nvmlDeviceGetCount")?;
         // SAFETY: it writes one `unsigned int`, which is ours.
         check(name, unsafe { ask(&raw mut count) })?;
         Ok(count)
     }
 
     pub(crate) fn device(&self, index: u32) -> Result<Device, NvmlError> {
-        let name = "nvmlDeviceGetHandleByIndex_v2";
+        type Ask = unsafe extern "C" fn(c_uint, *mut *mut c_void) -> Status;
         let mut device = std::ptr::null_mut();
-        let ask =
-            self.function::<unsafe extern "C" fn(c_uint, *mut *mut c_void) -> Status>(name)?;
+        let (name, ask) =
+            self.either::<Ask>("nvmlDeviceGetHandleByIndex_v2", "nvmlDeviceGetHandleByIndex")?;
         // SAFETY: it writes one handle, which is ours; any index may be asked for.
         check(name, unsafe { ask(index, &raw mut device) })?;
         Ok(Device(device))

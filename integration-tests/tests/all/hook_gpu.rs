@@ -1,12 +1,15 @@
 //! The hook `gpu`. No GPU and no driver is here: device nodes are the null device's, the driver's
 //! library is one that answers as a test says (`nvml.c`), and vendors' programs are scripts.
 
+mod driver;
+
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use sarus_integration_tests::{Invocation, Output, Runtime, Who};
 use serde_json::{Value, json};
 
-use crate::{Ground, in_every_mode};
+use crate::{Ground, in_every_mode, in_mode};
 
 in_every_mode!(
     a_cdi_device_in_json_and_in_yaml_reaches_the_container,
@@ -14,6 +17,12 @@ in_every_mode!(
     a_specification_that_no_longer_fits_is_refused_by_name,
     the_last_directory_of_specifications_wins,
     a_vendors_own_hook_is_called_as_before,
+);
+in_mode!(
+    as_root_runc_of_all,
+    Root,
+    Runc,
+    with_privilege_a_specification_that_others_can_change_is_not_used
 );
 
 /// The container's engine with the hook configured.
@@ -100,14 +109,14 @@ impl Node {
     fn device(&self, name: &str) -> PathBuf {
         let keep = self.host_file(&format!("{name}.keep"), "");
         let path = keep.with_extension("");
-        let made = std::process::Command::new("mknod")
-            .args(["-m", "666"])
-            .arg(&path)
-            .args(["c", "1", "3"])
-            .status();
-        assert!(made.unwrap().success());
+        run(Command::new("mknod").args(["-m", "666"]).arg(&path).args(["c", "1", "3"]));
         path
     }
+}
+
+fn run(command: &mut Command) {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 fn set_executable(path: &Path) {
@@ -210,11 +219,7 @@ fn a_specification_that_no_longer_fits_is_refused_by_name(who: Who, runtime: Run
             mount(&gone),
             format!("`{}` is missing; there is `libcuda.so.535.104.05`", gone.display()),
         ),
-        (
-            "old",
-            mount(&old),
-            "is of the driver's version 470.1, but 535.104.05 is loaded".to_owned(),
-        ),
+        ("old", mount(&old), "is of the driver's version 470.1, not 535.104.05".to_owned()),
         (
             "node",
             json!({"deviceNodes": [{"path": absent}]}),
@@ -292,4 +297,25 @@ fn a_vendors_own_hook_is_called_as_before(who: Who, runtime: Runtime) {
     let state: Value = serde_json::from_str(&format!("{state}}}")).unwrap();
     assert!(state["pid"].as_i64().unwrap() > 0, "{state}");
     assert_eq!(call.trim(), "prestart /usr/local/bin:/usr/bin:/bin");
+}
+
+fn with_privilege_a_specification_that_others_can_change_is_not_used(who: Who, runtime: Runtime) {
+    let node = Node::new(who, runtime);
+    let text = json!({"cdiVersion": "0.3.0", "kind": "example.com/x", "devices": [
+        {"name": "a", "containerEdits": {"env": ["A=b"]}}]});
+    let file = node.host_file("cdi/x.json", text.to_string());
+    let hook = json!({
+        "version": "1.0.0",
+        "hook": {
+            "path": node.program(), "args": ["sarus-hook-gpu"],
+            "env": [format!("CDI_SPEC_DIRS={}", file.parent().unwrap().display())],
+        },
+        "when": {"always": true},
+        "stages": ["precreate"],
+    });
+    node.add_hook("20-gpu.json", &hook);
+    node.run_with(&["--device", "example.com/x=a"], "true").explains(
+        125,
+        &[&format!("`{}` cannot be used", file.display()), "is not safe", "`/var/tmp`"],
+    );
 }

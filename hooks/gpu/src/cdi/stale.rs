@@ -44,17 +44,25 @@ impl<'h> Stale<'h> {
     /// What the source of a mount is; its absence is a problem.
     pub(crate) fn source(&mut self, path: &Path) -> Option<Found> {
         let found = self.host.look(path);
+        let shown = path.display();
         if found.is_none() {
-            self.problems.push(format!("`{}` is missing{}", path.display(), self.instead(path)));
-        } else if let (Some(of), Some(loaded)) = (driver_version(path), self.driver)
-            && of != loaded
-        {
-            self.problems.push(format!(
-                "`{}` is of the driver's version {of}, but {loaded} is loaded",
-                path.display()
-            ));
+            self.problems.push(format!("`{shown}` is missing{}", self.instead(path)));
+        } else if let Some((of, now)) = self.versions(path).filter(|(of, now)| of != now) {
+            self.problems.push(format!("`{shown}` is of the driver's version {of}, not {now}"));
         }
         found
+    }
+
+    /// The version that a library's name says, and the one that is loaded, or where that is not
+    /// known the one that programs on the host would find.
+    fn versions(&self, path: &Path) -> Option<(String, String)> {
+        let of = driver_version(path)?;
+        if let Some(loaded) = self.driver {
+            return Some((of.to_owned(), loaded.to_owned()));
+        }
+        let (stem, _) = path.file_name()?.to_str()?.split_once(".so.")?;
+        let link = self.host.link(&path.with_file_name(format!("{stem}.so.1")))?;
+        Some((of.to_owned(), driver_version(&link)?.to_owned()))
     }
 
     /// What of the same name there is in another version.

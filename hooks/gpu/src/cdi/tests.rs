@@ -30,9 +30,18 @@ fn spec(edits: &Value) -> String {
 
 /// The steps (without their reasons) and notes of a request, or the error.
 fn plan(names: &[&str], registry: &Registry, host: &dyn Host) -> Result<Value, String> {
+    plan_with(Some("535.104.05"), names, registry, host)
+}
+
+fn plan_with(
+    driver: Option<&str>,
+    names: &[&str],
+    registry: &Registry,
+    host: &dyn Host,
+) -> Result<Value, String> {
     let wanted: Vec<DeviceName> = names.iter().map(|n| DeviceName::parse(n).unwrap()).collect();
     let mut plan = Plan::default();
-    super::plan(&wanted, registry, host, Some("535.104.05"), &mut plan)
+    super::plan(&wanted, registry, host, driver, &mut plan)
         .map_err(|failure| failure.to_string())?;
     let mut steps = plan.to_json("gpu")["steps"].take();
     for step in steps.as_array_mut().unwrap() {
@@ -176,7 +185,7 @@ fn what_no_longer_fits_the_node_is_named() {
         ),
         (
             mount("/lib/libold.so.470.1"),
-            "`/lib/libold.so.470.1` is of the driver's version 470.1, but 535.104.05 is loaded",
+            "`/lib/libold.so.470.1` is of the driver's version 470.1, not 535.104.05",
         ),
         (json!({"deviceNodes": [{"path": "/dev/b"}]}), "the device node `/dev/b` is missing"),
         (
@@ -201,6 +210,18 @@ fn what_no_longer_fits_the_node_is_named() {
         assert!(error.contains(place), "{error}");
         assert!(error.contains(&format!("caused by: {want}")), "{want}\n{error}");
         assert!(error.contains("nvidia-ctk cdi generate"), "{error}");
+    }
+}
+
+#[test]
+fn without_a_loaded_driver_the_hosts_own_link_tells_its_version() {
+    let edits = json!({"mounts": [{"hostPath": "/lib/libcuda.so.470.1", "containerPath": "/x"}]});
+    let registry = registry(&[("/etc/cdi/v.json", 0, spec(&edits))]);
+    for (target, ok) in [("libcuda.so.470.1", true), ("/lib/libcuda.so.550.54", false)] {
+        let host = Table::default().file("/lib/libcuda.so.470.1");
+        let host = host.linked("/lib/libcuda.so.1", target);
+        let planned = plan_with(None, &["v.com/gpu=0"], &registry, &host);
+        assert_eq!(planned.is_ok(), ok, "{planned:?}");
     }
 }
 
@@ -390,6 +411,10 @@ struct ListsOnly;
 impl Host for ListsOnly {
     fn look(&self, path: &Path) -> Option<Found> {
         crate::host::RealHost.look(path)
+    }
+
+    fn link(&self, _path: &Path) -> Option<PathBuf> {
+        None
     }
 
     fn names(&self, directory: &Path) -> Vec<String> {

@@ -41,8 +41,9 @@ const LINKS_MAX: usize = 40;
 ///
 /// Where the driver is loaded, but its library is missing or does not answer.
 pub(crate) fn look(root: &Path) -> Result<Option<HostGpus>, Failure> {
-    let exists = |path: &str| RealHost.look(&below(root, Path::new(path))).is_some();
-    if !exists("/proc/driver/nvidia/version") && !exists("/dev/nvidiactl") {
+    let nodes = nodes(root);
+    let version = below(root, Path::new("/proc/driver/nvidia/version"));
+    if nodes.is_empty() && RealHost.look(&version).is_none() {
         return Ok(None);
     }
     let libraries = Libraries::of(root);
@@ -63,7 +64,7 @@ pub(crate) fn look(root: &Path) -> Result<Option<HostGpus>, Failure> {
     Ok(Some(HostGpus {
         libraries: libraries.all(&node.driver_version),
         files: programs.chain(files).collect(),
-        nodes: nodes(root),
+        nodes,
         capabilities: capabilities(root, &node),
         root: root.to_owned(),
         node,

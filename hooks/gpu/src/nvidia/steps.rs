@@ -76,7 +76,11 @@ fn nodes(around: &Surroundings<'_>, selected: &[Selected<'_>], plan: &mut Plan) 
             plan.step(step, reason);
         }
     };
-    device(plan, "/dev/nvidiactl", "the driver's own node".to_owned());
+    if exists("/dev/nvidiactl") {
+        device(plan, "/dev/nvidiactl", "the driver's own node".to_owned());
+    } else {
+        plan.note("there is no /dev/nvidiactl: nothing that uses the driver starts");
+    }
     if has(Class::Compute) {
         if !exists("/dev/nvidia-uvm") {
             plan.note(
