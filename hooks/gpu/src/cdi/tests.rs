@@ -50,7 +50,7 @@ fn plan_with(
     Ok(steps)
 }
 
-const NVIDIA: &str = r#"
+const NVIDIA: &str = r#"---
 cdiVersion: 0.5.0
 kind: nvidia.com/gpu
 devices:

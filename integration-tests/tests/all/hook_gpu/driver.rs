@@ -137,6 +137,9 @@ fn the_gpus_of_a_job_come_with_the_drivers_libraries_and_programs(who: Who, runt
              nvidia-uvm nvidia0 nvidiactl\nwritten\n"
         );
         assert_eq!(said.ok(), want, "{said}");
+        let run = node.ground.run_with(&["--read-only"], &["ask"]);
+        let said = node.configured(run.env("CUDA_VISIBLE_DEVICES", "GPU-00000000")).run();
+        assert_eq!(said.ok(), format!("cuda of driver {version}\n"), "{said}");
     }
 }
 
