@@ -2,6 +2,7 @@
 //! library is one that answers as a test says (`nvml.c`), and vendors' programs are scripts.
 
 mod driver;
+mod setuid;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

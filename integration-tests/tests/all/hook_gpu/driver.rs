@@ -1,11 +1,11 @@
 //! Drivers without CDI: a stand-in for NVIDIA's below a root of its own, and AMD's files.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use sarus_integration_tests::{Image, Packed, Runtime, Tar, Who};
 
-use super::{Node, VERSION, run};
+use super::{Node, VERSION, run, set_executable};
 use crate::{Ground, in_every_mode};
 
 in_every_mode!(
@@ -48,7 +48,7 @@ fn library(source: &str, path: &Path, soname: &str, options: &[&str]) {
 
 /// BusyBox with the GNU C library of this machine, the program `ask`, and a loader's cache. With
 /// `compat`, libraries of a newer driver as NVIDIA's images have them.
-fn image(compat: bool) -> Packed {
+pub(super) fn image(compat: bool) -> Packed {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     let inside = |path: &str| root.join(path.trim_start_matches('/'));
@@ -95,34 +95,43 @@ fn tar_of(root: &Path, below: &Path, mut tar: Tar) -> Tar {
     tar
 }
 
-/// A node with a driver; `options` go to the compiler of its library.
-fn node_with(who: Who, runtime: Runtime, image: &Packed, options: &[&str]) -> Node {
-    let node = Node::on(Ground::with(who, runtime, image));
-    let root = node.site.join("driver");
-    node.configure(&[format!("GPU_HOST_ROOT={}", root.display())]);
-    node.file("driver/proc/driver/nvidia/version", VERSION);
-    node.file("driver/etc/ld.so.conf", "/usr/lib/driver\n");
-    node.file("driver/usr/lib/driver/readme", "");
-    node.executable("driver/usr/bin/nvidia-smi", b"#!/bin/sh\necho smi of the host\n");
-    let directory = node.outside("driver/usr/lib/driver");
+/// Puts a driver below a directory; `options` go to the compiler of its library.
+pub(super) fn make_driver(root: &Path, options: &[&str]) {
+    let write = |path: &str, text: &str| {
+        let path = root.join(path);
+        fs_err::create_dir_all(path.parent().unwrap()).unwrap();
+        fs_err::write(path, text).unwrap();
+    };
+    write("proc/driver/nvidia/version", VERSION);
+    write("etc/ld.so.conf", "/usr/lib/driver\n");
+    write("usr/bin/nvidia-smi", "#!/bin/sh\necho smi of the host\n");
+    set_executable(&root.join("usr/bin/nvidia-smi"));
+    let directory = root.join("usr/lib/driver");
+    fs_err::create_dir_all(&directory).unwrap();
     let nvml = include_str!("../nvml.c");
     library(nvml, &directory.join("libnvidia-ml.so.535.104.05"), "libnvidia-ml.so.1", options);
     let version = [r#"-DVERSION="535.104.05""#];
     library(CUDA, &directory.join("libcuda.so.535.104.05"), "libcuda.so.1", &version);
-    run(Command::new("ldconfig").arg("-r").arg(node.outside("driver")));
+    run(Command::new("ldconfig").arg("-r").arg(root));
     for name in ["nvidiactl", "nvidia0", "nvidia1", "nvidia-uvm", "nvidia-caps/nvidia-cap4"] {
-        null_device(&node, name);
+        null_device(root, name);
     }
-    node
 }
 
 /// A stand-in for a device node of the driver.
-fn null_device(node: &Node, name: &str) -> PathBuf {
-    let path = format!("driver/dev/{name}");
-    node.file(&format!("{path}.readme"), "");
-    let path = node.outside(&path);
+fn null_device(root: &Path, name: &str) {
+    let path = root.join("dev").join(name);
+    fs_err::create_dir_all(path.parent().unwrap()).unwrap();
     run(Command::new("mknod").args(["-m", "666"]).arg(&path).args(["c", "1", "3"]));
-    path
+}
+
+/// A node with a driver.
+fn node_with(who: Who, runtime: Runtime, image: &Packed, options: &[&str]) -> Node {
+    let node = Node::on(Ground::with(who, runtime, image));
+    let root = node.file("driver/readme", "");
+    node.configure(&[format!("GPU_HOST_ROOT={}", root.parent().unwrap().display())]);
+    make_driver(&node.outside("driver"), options);
+    node
 }
 
 fn the_gpus_of_a_job_come_with_the_drivers_libraries_and_programs(who: Who, runtime: Runtime) {
@@ -148,8 +157,8 @@ fn a_part_of_a_gpu_comes_with_the_rights_to_it(who: Who, runtime: Runtime) {
     let rights = "driver/proc/driver/nvidia/capabilities/gpu0/mig/gi9";
     node.file(&format!("{rights}/access"), "DeviceFileMinor: 4\nDeviceFileMode: 292\n");
     node.file(&format!("{rights}/ci0/access"), "DeviceFileMinor: 5\nDeviceFileMode: 292\n");
-    null_device(&node, "nvidia-caps/nvidia-cap5");
-    null_device(&node, "nvidia-caps/nvidia-cap6");
+    null_device(&node.outside("driver"), "nvidia-caps/nvidia-cap5");
+    null_device(&node.outside("driver"), "nvidia-caps/nvidia-cap6");
     let list = "cd /dev; echo nvidia? nvidia-caps/*";
     for id in ["MIG-c0ffee", "1:2", "MIG-GPU-00000001/9/0"] {
         let said = node.run_with(&["-e", &format!("NVIDIA_VISIBLE_DEVICES={id}")], list);
@@ -199,10 +208,10 @@ fn without_a_driver_nothing_is_done(who: Who, runtime: Runtime) {
 
 fn amd_gpus_come_by_the_kernels_nodes(who: Who, runtime: Runtime) {
     let node = Node::new(who, runtime);
-    let root = node.site.join("driver");
-    node.configure(&[format!("GPU_HOST_ROOT={}", root.display())]);
+    let root = node.file("driver/readme", "");
+    node.configure(&[format!("GPU_HOST_ROOT={}", root.parent().unwrap().display())]);
     for name in ["kfd", "dri/renderD128", "dri/renderD129", "dri/card0", "dri/card1"] {
-        null_device(&node, name);
+        null_device(&node.outside("driver"), name);
     }
     let topology = "driver/sys/class/kfd/kfd/topology/nodes";
     node.file(&format!("{topology}/0/properties"), "simd_count 0\ndrm_render_minor 0\n");
