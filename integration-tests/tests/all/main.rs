@@ -12,6 +12,7 @@ mod convert;
 mod explain;
 mod glibc_image;
 mod hook_fabric;
+mod hook_gpu;
 mod hook_mount;
 mod hook_site;
 mod hook_timestamp;

@@ -37,19 +37,19 @@ const SITE: &str = r#"set -e
         PATH=/srv/bin:/usr/bin:/bin:/usr/sbin:/sbin "$@""#;
 
 const STORE: &str = r#"{"centralizedRepositoryDir": "/srv/store"}"#;
-const IMAGE: &str = "/srv/store/image.squashfs";
+pub(crate) const IMAGE: &str = "/srv/store/image.squashfs";
 
 /// A user with an image, and root, who installs.
-struct Site {
-    ground: Ground,
+pub(crate) struct Site {
+    pub(crate) ground: Ground,
     root: sarus_integration_tests::Session,
     image: String,
-    config: &'static str,
-    prepare: &'static str,
+    pub(crate) config: &'static str,
+    pub(crate) prepare: &'static str,
 }
 
 impl Site {
-    fn with(runtime: Runtime, image: &Packed) -> Self {
+    pub(crate) fn with(runtime: Runtime, image: &Packed) -> Self {
         let ground = Ground::with(Who::User, runtime, image);
         let store = ground.session.home().join(".local/share/sarus/images/v1");
         let found = fs_err::read_dir(store).unwrap().next().unwrap().unwrap().path();
@@ -63,7 +63,7 @@ impl Site {
     }
 
     /// A command of the user's.
-    fn user(&self, words: &[&str]) -> Invocation {
+    pub(crate) fn user(&self, words: &[&str]) -> Invocation {
         let session = &self.ground.session;
         let (uid, gid) = (session.uid().to_string(), session.gid().to_string());
         let programs = session.programs().directory().to_str().unwrap().to_owned();
@@ -84,7 +84,7 @@ impl Site {
 }
 
 #[track_caller]
-fn is_privileged(output: &Output) -> bool {
+pub(crate) fn is_privileged(output: &Output) -> bool {
     let privileged = output.stderr.contains("mode: privileged");
     assert_ne!(privileged, output.stderr.contains("mode: rootless"), "{output}");
     privileged

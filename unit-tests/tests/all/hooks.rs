@@ -341,3 +341,24 @@ fn files_and_programs_of_the_host_are_to_be_checked() {
         ["/bin/h", "/h/10-x.json", "/h/20-y.json"].map(PathBuf::from)
     );
 }
+
+/// The files that a site copies: each is of a hook in `hooks`, which can say what it would do.
+#[test]
+fn the_templates_are_hook_files_of_programs_that_are_here() {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut count = 0;
+    for entry in fs_err::read_dir(workspace.join("etc/hooks.d")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "json") {
+            continue;
+        }
+        let text = fs_err::read_to_string(&path).unwrap();
+        let hook = Hook::parse(&text, &path).unwrap();
+        let program = hook.path.to_str().unwrap();
+        let name = program.strip_prefix("/usr/libexec/sarus/hooks/sarus-hook-").unwrap();
+        assert!(workspace.join("hooks").join(name).is_dir(), "{}", path.display());
+        assert!(hook.plans, "{}", path.display());
+        count += 1;
+    }
+    assert!(count > 0, "there are no templates");
+}
