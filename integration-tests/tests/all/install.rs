@@ -28,6 +28,12 @@ fn what_is_installed_runs_and_goes_again() {
     let version = Command::new(prefix.join("bin/sarus")).arg("--version").output().unwrap();
     assert!(version.status.success());
     assert!(String::from_utf8_lossy(&version.stdout).contains("2.0.0"));
+    let hook = fs_err::read_to_string(prefix.join("share/sarus/hooks.d/60-mount.json")).unwrap();
+    assert!(hook.contains("\"/opt/sarus/libexec/sarus/hooks/sarus-hook-mount\""), "{hook}");
+    let plan = Command::new(prefix.join("libexec/sarus/hooks/sarus-hook-mount")).output().unwrap();
+    let said = String::from_utf8_lossy(&plan.stderr).into_owned();
+    assert!(said.contains("a hook is started by a container engine"), "{said}");
+    assert!(!prefix.join("libexec/sarus/hooks/sarus-hook-example").exists());
     let shim = prefix.join("libexec/sarus/sarus-shim");
     let mode = fs_err::metadata(&shim).unwrap().permissions().mode();
     assert_eq!(mode & 0o7777, 0o755, "no privilege unless asked for");

@@ -32,6 +32,7 @@ mod seccomp;
 mod setuid;
 mod sharing;
 mod slurm;
+mod slurm_speed;
 
 use sarus_integration_tests::{Image, Packed, Registry, Runtime, Session, Who};
 

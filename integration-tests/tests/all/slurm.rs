@@ -145,13 +145,13 @@ fn a_cluster_ends_with_the_test_that_is_killed() {
 }
 
 /// An image on a cluster.
-struct Site {
+pub(crate) struct Site {
     cluster: Cluster,
-    ground: Ground,
+    pub(crate) ground: Ground,
 }
 
 impl Site {
-    fn with(ground: Ground, nodes: usize) -> Self {
+    pub(crate) fn with(ground: Ground, nodes: usize) -> Self {
         Self { cluster: Cluster::start(&ground.session, nodes), ground }
     }
 
@@ -161,17 +161,17 @@ impl Site {
     }
 
     /// `srun OPTIONS COMMAND`.
-    fn bare(&self, options: &[&str], command: &[&str]) -> Invocation {
+    pub(crate) fn bare(&self, options: &[&str], command: &[&str]) -> Invocation {
         self.cluster.srun(&self.ground.session, options).args(command)
     }
 
     /// `sarus run IMAGE`, as words of a command.
-    fn sarus(&self) -> [&str; 5] {
+    pub(crate) fn sarus(&self) -> [&str; 5] {
         ["sarus", "run", "--runtime", self.ground.runtime.name(), &self.ground.image]
     }
 
     /// `srun OPTIONS sarus run IMAGE COMMAND`.
-    fn contained(&self, options: &[&str], command: &[&str]) -> Invocation {
+    pub(crate) fn contained(&self, options: &[&str], command: &[&str]) -> Invocation {
         self.bare(options, &self.sarus()).args(command)
     }
 

@@ -50,9 +50,9 @@ fn a_gpu_comes_with_the_common_node_its_card_and_its_render_node() {
     steps(Path::new("/"), &host, &select(Some("1"), &host.gpus).unwrap(), &mut plan);
     let shown: Vec<String> = plan.steps.iter().map(|planned| planned.step.to_string()).collect();
     let want = [
-        "device `/dev/kfd` (rw)",
-        "device `/dev/dri/card1` (rw)",
-        "device `/dev/dri/renderD129` (rw)",
+        "show device `/dev/kfd` (rw)",
+        "show device `/dev/dri/card1` (rw)",
+        "show device `/dev/dri/renderD129` (rw)",
     ];
     assert_eq!(shown, want);
 }
