@@ -176,6 +176,47 @@ impl Session {
         full
     }
 
+    /// Where `sarus.json` and `hooks.d` are, as `sarus` sees them: the user's own, or for root the
+    /// site's, which [`Session::configured`] shows.
+    pub fn configuration(&self) -> PathBuf {
+        match self.user {
+            Some(_) => self.home.join(".config/sarus"),
+            None => PathBuf::from("/etc/sarus"),
+        }
+    }
+
+    /// Writes a file of [`Session::configuration`]; root's is seen under [`Session::configured`]
+    /// only.
+    pub fn configure(&self, name: &str, content: impl AsRef<[u8]>) {
+        match self.user {
+            Some(_) => self.write(&format!(".config/sarus/{name}"), content),
+            None => self.write(&format!("../site/sarus/{name}"), content),
+        };
+    }
+
+    /// A command that sees what [`Session::configure`] wrote: for root in a mount namespace, so
+    /// that no other test sees it.
+    pub fn configured(&self, command: Invocation) -> Invocation {
+        if self.user.is_some() {
+            return command;
+        }
+        let site = self.directory.join("site");
+        fs_err::create_dir_all(site.join("sarus")).expect("a directory");
+        let script = r#"set -e
+            mkdir -p "$0/etc"; mount -t tmpfs none "$0/etc"; mkdir "$0/etc/upper" "$0/etc/work"
+            mount -t overlay -o "lowerdir=/etc,upperdir=$0/etc/upper,workdir=$0/etc/work" none /etc
+            mkdir -p /etc/sarus; mount --bind "$0/sarus" /etc/sarus
+            exec "$@""#;
+        command.under([
+            OsStr::new("unshare"),
+            "--mount".as_ref(),
+            "sh".as_ref(),
+            "-c".as_ref(),
+            script.as_ref(),
+            site.as_os_str(),
+        ])
+    }
+
     /// Lets the person use registries on plain HTTP.
     pub fn trust(&self, hosts: &[&str]) {
         let entry = |host: &&str| format!("[[registry]]\nlocation = \"{host}\"\ninsecure = true\n");

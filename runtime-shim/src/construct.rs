@@ -29,7 +29,7 @@ use crate::mode::Mode;
 use crate::rootfs::Overlay;
 use crate::runtime::Runtime;
 use crate::seccomp::Filter;
-use crate::{hooks, reports, rootfs, seal, setup, user_mounts};
+use crate::{adopt, hooks, reports, rootfs, seal, setup, user_mounts};
 
 /// What the supervisor decided before it forked.
 #[derive(Debug)]
@@ -99,7 +99,9 @@ pub(crate) fn construct(
         hidepid: hidepid(),
         hooks: stages,
     };
-    let spec = hooks::precreate(&plan.hooks, bundle::configuration(run, &contents))?;
+    let before = bundle::configuration(run, &contents);
+    let mut spec = hooks::precreate(&plan.hooks, before.clone())?;
+    adopt::adopt(run, root, (&before, &mut spec))?;
     let environment = bundle::final_environment(&spec, &variables);
     let listed = write_environment(&environment)?;
     if let Some(janitor) = janitor {
@@ -216,6 +218,10 @@ fn container_variables(run: &Run<'_>) -> Variables {
 /// The user's annotations, and what Sarus tells hooks about logging.
 fn annotations(run: &Run<'_>, descriptors: &Descriptors) -> BTreeMap<String, String> {
     let mut annotations = run.request.annotations.clone();
+    let command = run.request.command.args.iter().map(sarus_launch::RawString::to_string_lossy);
+    // The runtime starts a helper, so the bundle does not say it at the later stages.
+    annotations
+        .insert("com.hooks.command".to_owned(), json!(command.collect::<Vec<_>>()).to_string());
     let level = match run.request.verbosity {
         0 => 2,
         1 => 1,

@@ -51,6 +51,10 @@ pub(crate) enum ShimError {
     MountRefused { path: PathBuf, because: String },
     #[error("`{}` is not a device", path.display())]
     NotADevice { path: PathBuf },
+    #[error("cannot mount `{}` on `{}` in the container, as a hook asks", path.display(), destination.display())]
+    HookMount { path: PathBuf, destination: PathBuf, source: io::Error },
+    #[error("no hook gave the container the device `{device}`")]
+    NoCdiDevice { device: String },
     #[error("cannot use the working directory `{}`", path.display())]
     Workdir { path: PathBuf, source: io::Error },
     #[error("cannot make a directory for the run in `{}`", path.display())]
@@ -106,7 +110,25 @@ impl ShimError {
                     "`sarus ps` lists it{who}; choose another `--name`, or `sarus kill` it"
                 ))
             }
+            Self::HookMount { .. } | Self::NoCdiDevice { .. } | Self::PrecreateHook { .. } => {
+                self.hint_on_hooks().map(str::to_owned)
+            }
             _ => self.fixed_hint().map(str::to_owned),
+        }
+    }
+
+    fn hint_on_hooks(&self) -> Option<&'static str> {
+        match self {
+            Self::HookMount { .. } => Some(
+                "check that the path exists on this node; `sarus run --explain …` shows which hook asks for it",
+            ),
+            Self::NoCdiDevice { .. } => Some(
+                "`sarus hooks` lists the hooks: the one for CDI devices must be configured, and run for this container",
+            ),
+            Self::PrecreateHook { .. } => {
+                Some("ask who administers the hook; `sarus hooks` shows where it is configured")
+            }
+            _ => None,
         }
     }
 
@@ -156,9 +178,6 @@ impl ShimError {
             Self::NoEntry { .. } => "install `sarus-entry` beside `sarus-shim`",
             Self::Runtime { .. } => {
                 "`sarus --debug run …` shows each step; `--runtime` chooses another runtime"
-            }
-            Self::PrecreateHook { .. } => {
-                "ask who administers the hook; `sarus hooks` shows where it is configured"
             }
             Self::Command { code: 127, .. } => {
                 "check the spelling, the container's PATH, and that the image has the program"

@@ -3,6 +3,7 @@
 //! The process tree, who waits for whom and what is left after a kill: `docs/ARCHITECTURE.md`,
 //! "The shim". Links no network, TLS or archive code. Only this file prints.
 
+mod adopt;
 mod aftermath;
 mod block;
 mod bundle;

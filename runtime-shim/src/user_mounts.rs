@@ -118,6 +118,11 @@ pub(crate) fn ensure(
             if error.kind() == std::io::ErrorKind::PermissionDenied
                 && run.mode == Mode::Privileged =>
         {
+            // What is in `/dev` was made for this container too.
+            if let Ok(below) = path.strip_prefix("/dev") {
+                let devices = root.resolve(Path::new("/dev"))?;
+                return Root(devices.as_fd()).ensure_in_layer(below, kind, run.caller.person());
+            }
             root.ensure_in_layer(path, kind, run.caller.person())
         }
         found => found,
@@ -147,8 +152,17 @@ fn kind_of(file: FileType) -> Kind {
     if file == FileType::Directory { Kind::Directory } else { Kind::File }
 }
 
+/// Opens a file, directory or device node, as a hook of the site names it.
+pub(crate) fn open_any(run: &Run<'_>, source: &Path, read_only: bool) -> Result<Opened, ShimError> {
+    match device(run, source) {
+        Err(ShimError::NotADevice { .. }) => bind(run, source, read_only),
+        opened => opened,
+    }
+}
+
 /// A mount, and on what it can be attached.
-struct Opened(DetachedMount, Kind);
+#[derive(Debug)]
+pub(crate) struct Opened(pub(crate) DetachedMount, pub(crate) Kind);
 
 impl Opened {
     fn at(self, destination: &Path, by_user: bool) -> Pending {

@@ -7,6 +7,9 @@ use std::collections::BTreeMap;
 use crate::args::{HookArgs, Pid};
 use crate::usage::UsageError;
 
+/// CDI devices, comma-separated: the form of
+/// <https://github.com/cncf-tags/container-device-interface/blob/main/SPEC.md>.
+pub(crate) const CDI: &str = "cdi.k8s.io/sarus";
 const MPI: &str = "com.hooks.mpi.enabled";
 const MPI_TYPE: &str = "com.hooks.mpi.type";
 const GLIBC: &str = "com.hooks.glibc.enabled";

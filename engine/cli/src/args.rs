@@ -205,8 +205,8 @@ pub struct MountArgs {
     /// Mount an empty file system in memory
     #[arg(long, value_name = "DESTINATION[:size=SIZE,mode=MODE]")]
     pub tmpfs: Vec<OsString>,
-    /// Give access to a device of the host
-    #[arg(long, value_name = "HOST[:CONTAINER][:rwm]")]
+    /// Give access to a device of the host, or to a CDI device (vendor.com/class=name)
+    #[arg(long, value_name = "HOST[:CONTAINER][:rwm]|CDI")]
     pub device: Vec<OsString>,
 }
 

@@ -179,7 +179,20 @@ pub fn parse_tmpfs(given: &OsStr) -> Result<Mount, UsageError> {
     })
 }
 
-/// Parses the value of `--device`.
+/// Whether the value of `--device` is a CDI device, `vendor.com/class=name`, and not a path.
+pub fn is_cdi_device(given: &OsStr) -> bool {
+    let Some((kind, name)) = given.to_str().and_then(|text| text.split_once('=')) else {
+        return false;
+    };
+    let Some((vendor, class)) = kind.split_once('/') else { return false };
+    let is_word = |text: &str, others: &str| {
+        let fits = |c: char| c.is_ascii_alphanumeric() || others.contains(c);
+        text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.chars().all(fits)
+    };
+    is_word(vendor, "_-.") && is_word(class, "_-.") && is_word(name, "_-.:")
+}
+
+/// Parses the value of `--device`, which is a path.
 ///
 /// # Errors
 ///
@@ -198,7 +211,7 @@ pub fn parse_device(given: &OsStr) -> Result<Device, UsageError> {
     };
     if !is_path(source) || !is_path(destination) {
         return Err(wrong(
-            "absolute paths of a device, as in `/dev/fuse` or `/dev/fuse:/dev/f:rw`",
+            "absolute paths of a device, as in `/dev/fuse` or `/dev/fuse:/dev/f:rw`, or a CDI device, as in `vendor.com/class=name`",
         ));
     }
     let access = match rights {

@@ -1,6 +1,7 @@
 //! From the words of `sarus run` to the launch request. Pure: what the process and the disk have
 //! to say comes in as values.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -79,13 +80,10 @@ pub fn request(
             .mounts
             .device
             .iter()
+            .filter(|given| !mounts::is_cdi_device(given))
             .map(|given| mounts::parse_device(given))
             .collect::<Result<_, _>>()?,
-        annotations: annotations::plan(
-            &args.hooks,
-            &args.container.annotation,
-            caller.default_mpi_type.as_deref(),
-        )?,
+        annotations: all_annotations(args, caller)?,
         namespaces: Namespaces {
             pid: annotations::has_private_pid(&args.hooks, args.process.pid)?,
         },
@@ -163,6 +161,22 @@ fn environment(
     }
     variables.extend(variables::from_options(&args.environment.env, &caller.env)?);
     Ok(variables)
+}
+
+/// A CDI device is for a hook to give, so it is an annotation, as CDI has it.
+fn all_annotations(
+    args: &RunArgs,
+    caller: &Caller,
+) -> Result<BTreeMap<String, String>, UsageError> {
+    let given = &args.container.annotation;
+    let mut annotations =
+        annotations::plan(&args.hooks, given, caller.default_mpi_type.as_deref())?;
+    let devices = args.mounts.device.iter().filter(|given| mounts::is_cdi_device(given));
+    let devices: Vec<_> = devices.map(|device| device.to_string_lossy()).collect();
+    if !devices.is_empty() {
+        annotations.insert(annotations::CDI.to_owned(), devices.join(","));
+    }
+    Ok(annotations)
 }
 
 fn all_mounts(args: &RunArgs, caller: &Caller) -> Result<Vec<sarus_launch::Mount>, UsageError> {

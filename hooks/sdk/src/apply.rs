@@ -18,16 +18,20 @@ const LD_CACHE: &str = "/etc/ld.so.cache";
 /// Largest cache that is read, in bytes.
 const LD_CACHE_SIZE_MAX: u64 = 64 << 20;
 
-/// Applies all steps, then what the hook does itself.
+/// Applies all steps, then what the hook does itself. At the stage `precreate` the edited
+/// configuration holds most of them already.
 pub(crate) fn apply(container: &Container, plan: &mut Plan) -> Result<(), Failure> {
     for planned in &plan.steps {
-        step(container, &planned.step)?;
+        let is_in_root = matches!(planned.step, Step::Link { .. } | Step::LdCache { .. });
+        if is_in_root || !container.is_precreate() {
+            step(container, &planned.step)?;
+        }
     }
     plan.acts.drain(..).try_for_each(|act| act())
 }
 
 /// Applies one step.
-pub(crate) fn step(container: &Container, step: &Step) -> Result<(), Failure> {
+fn step(container: &Container, step: &Step) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::new(format!("cannot {step}")).because(error);
     match step {
         Step::Bind { source, destination, read_only } => {

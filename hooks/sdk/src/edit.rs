@@ -5,23 +5,19 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use crate::{Container, Failure, Plan, Step, apply};
+use crate::{Container, Failure, Plan, Step};
 
-/// Returns the edited configuration. Links and the loader's cache are changed in the container's
-/// root, which exists at this stage; mounts are left to the engine.
-pub(crate) fn apply(container: &Container, plan: &mut Plan) -> Result<Value, Failure> {
+/// The edited configuration. What it cannot hold is left to [`crate::apply`].
+pub(crate) fn configuration(container: &Container, plan: &Plan) -> Result<Value, Failure> {
     let mut spec = container.configuration().clone();
     for planned in &plan.steps {
-        if !edit(&mut spec, &planned.step)? {
-            apply::step(container, &planned.step)?;
-        }
+        edit(&mut spec, &planned.step)?;
     }
-    plan.acts.drain(..).try_for_each(|act| act())?;
     Ok(spec)
 }
 
-/// Applies a step that the configuration can hold; `false` if it cannot.
-fn edit(spec: &mut Value, step: &Step) -> Result<bool, Failure> {
+/// Applies a step, if the configuration can hold it.
+fn edit(spec: &mut Value, step: &Step) -> Result<(), Failure> {
     match step {
         Step::Bind { source, destination, read_only } => {
             let mut options = vec!["rbind", "nosuid", "nodev"];
@@ -57,10 +53,9 @@ fn edit(spec: &mut Value, step: &Step) -> Result<bool, Failure> {
         }
         Step::Hook { stage, entry } => push(spec, &["hooks", stage], entry.clone()),
         Step::Configuration { merge: added } => merge(spec, added),
-        Step::Link { .. } | Step::LdCache { .. } => return Ok(false),
-        Step::Action { .. } => {}
+        Step::Link { .. } | Step::LdCache { .. } | Step::Action { .. } => {}
     }
-    Ok(true)
+    Ok(())
 }
 
 fn device_rule(source: &Path, access: &str) -> std::io::Result<Value> {
@@ -150,7 +145,7 @@ mod tests {
             Step::Configuration { merge: json!({"linux": {"intelRdt": {"closID": "c"}}}) },
         ];
         for step in &steps {
-            assert!(edit(&mut spec, step).unwrap(), "{step}");
+            edit(&mut spec, step).unwrap();
         }
         let want = json!({
             "process": {"env": ["PATH=/bin", "A=2", "B=3"],

@@ -20,7 +20,7 @@
 //! tells which: the state of the runtime specification (`createRuntime`, `createContainer`,
 //! `prestart`, ...), or the configuration of a bundle (`precreate`), which comes back edited on
 //! standard output. With the argument `--plan` it prints as JSON what it would do and why, and does
-//! nothing.
+//! nothing; at `precreate` the configuration as it would be comes with it (`configuration`).
 //!
 //! A hook of this kind works under Sarus, Podman and a plain runtime. It may run as root on behalf
 //! of a user whose image is hostile: paths in the container are resolved by the kernel inside its
@@ -87,10 +87,15 @@ fn attempt(
         log::warn!("{warning}");
     }
     if only_plan {
-        return say(&plan.to_json(name));
+        let mut shown = plan.to_json(name);
+        if container.is_precreate() {
+            shown["configuration"] = edit::configuration(&container, &plan)?;
+        }
+        return say(&shown);
     }
     if container.is_precreate() {
-        let edited = edit::apply(&container, &mut plan)?;
+        let edited = edit::configuration(&container, &plan)?;
+        apply::apply(&container, &mut plan)?;
         return say(&edited);
     }
     apply::apply(&container, &mut plan)

@@ -32,6 +32,7 @@ fn every_key_of_the_format_is_read() {
             "version": "1.0.0",
             "hook": {"path": "/opt/h", "args": ["h", ""], "env": ["A=b=c", "B="], "timeout": 30},
             "when": {"always": true},
+            "sarus": {"plan": true},
             "stages": ["poststop", "precreate", "prestart", "createRuntime", "createContainer",
                        "startContainer", "poststart", "poststop"]
         }"#,
@@ -42,6 +43,7 @@ fn every_key_of_the_format_is_read() {
     assert_eq!(hook.args, ["h", ""]);
     assert_eq!(hook.env, ["A=b=c", "B="]);
     assert_eq!(hook.timeout, Some(Duration::from_secs(30)));
+    assert!(hook.plans);
     let stages: Vec<String> = hook.stages.iter().map(Stage::to_string).collect();
     let want = "precreate prestart createRuntime createContainer startContainer poststart poststop";
     assert_eq!(stages.join(" "), want);
@@ -51,6 +53,7 @@ fn every_key_of_the_format_is_read() {
 fn arguments_variables_and_timeout_may_be_absent() {
     let hook = hook(&file_with(r#"{"always": true}"#));
     assert_eq!((hook.args.len(), hook.env.len(), hook.timeout), (0, 0, None));
+    assert!(!hook.plans);
 }
 
 #[test]

@@ -36,6 +36,9 @@ pub struct Hook {
     pub timeout: Option<Duration>,
     /// `stages`: when it runs; at least one.
     pub stages: BTreeSet<Stage>,
+    /// `sarus.plan`: the program understands `--plan`, and does nothing then but print what it
+    /// would do. An extension that other engines ignore.
+    pub plans: bool,
     pub(crate) when: When,
 }
 

@@ -22,7 +22,8 @@ pub const REGEX_SIZE_MAX: usize = 256 << 10;
 
 /// Each object of a hook file, by the way to it, and the keys that it may have.
 pub const KEYS: KeyTable = &[
-    ("", &["version", "hook", "when", "stages"]),
+    ("", &["version", "hook", "when", "stages", "sarus"]),
+    ("sarus", &["plan"]),
     ("hook", &["path", "args", "env", "timeout"]),
     ("when", &["always", "annotations", "commands", "hasBindMounts"]),
 ];
@@ -66,7 +67,14 @@ fn hook(root: &Field<'_>, file: &Path) -> Result<Hook, Fault> {
         timeout: entry.optional("timeout").map(|timeout| timeout.seconds(1)).transpose()?,
         when: when(object.required("when")?)?,
         stages: stages(object.required("stages")?)?,
+        plans: object.optional("sarus").map_or(Ok(false), plans)?,
     })
+}
+
+/// Other engines ignore the object that holds it.
+fn plans(field: &Field<'_>) -> Result<bool, Fault> {
+    let object = field.object(known("sarus"))?;
+    object.optional("plan").map_or(Ok(false), Field::boolean)
 }
 
 fn variable(field: &Field<'_>) -> Result<String, Fault> {

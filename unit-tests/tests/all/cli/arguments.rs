@@ -8,7 +8,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use sarus_cli::annotations;
 use sarus_cli::args::{Arguments, Command, Format, HookArgs, Pid, Pull, RunArgs};
-use sarus_cli::mounts::{parse_device, parse_mount, parse_tmpfs, parse_volume};
+use sarus_cli::mounts::{is_cdi_device, parse_device, parse_mount, parse_tmpfs, parse_volume};
 use sarus_cli::usage::UsageError;
 use sarus_cli::variables::{self, EnvFile};
 use sarus_launch::{Device, DeviceAccess, Mount, MountSource, RawString};
@@ -359,6 +359,23 @@ fn a_device_has_a_place_in_the_container_and_rights() {
     ] {
         let error = parse_device(OsStr::new(given)).unwrap_err();
         assert!(error.to_string().contains(want), "{given}: {error}");
+    }
+}
+
+#[test]
+fn a_cdi_device_is_told_from_a_path() {
+    for (given, want) in [
+        ("nvidia.com/gpu=all", true),
+        ("vendor.com/class=0:1.a-b", true),
+        ("hpe.com/cxi=cxi0", true),
+        ("/dev/fuse", false),
+        ("/dev/a=b", false),
+        ("vendor.com=0", false),
+        ("vendor.com/=0", false),
+        ("vendor.com/class=", false),
+        ("vendor.com/class=a,b", false),
+    ] {
+        assert_eq!(is_cdi_device(OsStr::new(given)), want, "{given}");
     }
 }
 

@@ -1,0 +1,185 @@
+//! What hooks of the stage `precreate` added to the configuration, and the shim does in the
+//! runtime's place.
+//!
+//! A runtime resolves the destination of a mount by name, in an image that may be hostile, and as
+//! root; what it cannot do in a user namespace (device nodes, groups) it refuses to start with.
+
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{makedev, stat};
+use sarus_sys::root::Root;
+use serde_json::Value;
+
+use crate::error::ShimError;
+use crate::image::Run;
+use crate::mode::Mode;
+use crate::user_mounts::{self, Opened};
+
+/// The annotation in which a hook names the CDI devices that it gave to the container.
+const INJECTED: &str = "com.hooks.cdi.injected";
+
+/// The annotation that holds the CDI devices of `--device`.
+const WANTED: &str = "cdi.k8s.io/sarus";
+
+/// A mount that a hook asked for.
+#[derive(Debug)]
+struct Wanted {
+    source: PathBuf,
+    destination: PathBuf,
+    read_only: bool,
+}
+
+/// Attaches the bind mounts and device nodes that `spec` has and `before` has not, and takes them
+/// out of `spec`, with what no runtime of ours can do: rules for devices, since the command stays
+/// in the cgroup that the launcher gave it, and groups that a user namespace has not.
+///
+/// Sources are opened with the caller's rights.
+pub(crate) fn adopt(
+    run: &Run<'_>,
+    root: Root<'_>,
+    (before, spec): (&Value, &mut Value),
+) -> Result<(), ShimError> {
+    for wanted in take_mounts(before, spec) {
+        attach(run, root, &wanted)?;
+    }
+    for wanted in take_devices(before, spec) {
+        attach(run, root, &wanted)?;
+    }
+    if let Some(resources) = spec["linux"]["resources"].as_object_mut()
+        && resources.remove("devices").is_some()
+    {
+        log::debug!(
+            "rules for devices of hooks are left away: the command has no cgroup of its own"
+        );
+    }
+    if run.mode == Mode::Rootless
+        && let Some(user) = spec["process"]["user"].as_object_mut()
+        && let Some(groups) = user.remove("additionalGids")
+    {
+        log::info!("a hook gives the groups {groups}, which takes privilege: left away");
+    }
+    check_devices(spec)
+}
+
+fn attach(run: &Run<'_>, root: Root<'_>, wanted: &Wanted) -> Result<(), ShimError> {
+    let failed = |source| ShimError::HookMount {
+        path: wanted.source.clone(),
+        destination: wanted.destination.clone(),
+        source,
+    };
+    let Opened(mount, kind) = user_mounts::open_any(run, &wanted.source, wanted.read_only)
+        .map_err(|error| match error {
+            ShimError::MountSource { source, .. } => failed(source),
+            other => other,
+        })?;
+    user_mounts::ensure(run, root, (&wanted.destination, kind))
+        .and_then(|target| mount.attach(std::os::fd::AsFd::as_fd(&target)))
+        .map_err(failed)
+}
+
+/// The bind mounts that were added, in their order; other mounts are left to the runtime.
+fn take_mounts(before: &Value, spec: &mut Value) -> Vec<Wanted> {
+    take(before, spec, "/mounts", |mount| {
+        let options: Vec<&str> =
+            mount["options"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let has = |name: &str| options.contains(&name);
+        if mount["type"] != "bind" && !has("bind") && !has("rbind") {
+            return None;
+        }
+        Some(Wanted {
+            source: mount["source"].as_str()?.into(),
+            destination: mount["destination"].as_str()?.into(),
+            read_only: has("ro"),
+        })
+    })
+}
+
+/// The device nodes that were added and that the host has at the same path.
+fn take_devices(before: &Value, spec: &mut Value) -> Vec<Wanted> {
+    take(before, spec, "/linux/devices", |device| {
+        let path = Path::new(device["path"].as_str()?);
+        let number =
+            |name: &str| device[name].as_u64().and_then(|number| u32::try_from(number).ok());
+        let number = makedev(number("major")?, number("minor")?);
+        stat(path).is_ok_and(|found| found.st_rdev == number).then(|| Wanted {
+            source: path.to_owned(),
+            destination: path.to_owned(),
+            read_only: false,
+        })
+    })
+}
+
+/// Takes entries out of a list of the configuration: those that were not there before, and that
+/// `of` makes something of.
+fn take(
+    before: &Value,
+    spec: &mut Value,
+    place: &str,
+    of: impl Fn(&Value) -> Option<Wanted>,
+) -> Vec<Wanted> {
+    let known = before.pointer(place).and_then(Value::as_array);
+    let known = known.map(Vec::as_slice).unwrap_or_default();
+    let mut taken = Vec::new();
+    if let Some(list) = spec.pointer_mut(place).and_then(Value::as_array_mut) {
+        list.retain(|entry| match of(entry).filter(|_| !known.contains(entry)) {
+            Some(wanted) => {
+                taken.push(wanted);
+                false
+            }
+            None => true,
+        });
+    }
+    taken
+}
+
+/// Every CDI device of `--device` must have been given by some hook.
+fn check_devices(spec: &Value) -> Result<(), ShimError> {
+    let listed = |name: &str| spec["annotations"][name].as_str().unwrap_or_default().split(',');
+    let mut wanted = listed(WANTED).filter(|device| !device.is_empty());
+    match wanted.find(|device| !listed(INJECTED).any(|injected| injected == *device)) {
+        Some(device) => Err(ShimError::NoCdiDevice { device: device.to_owned() }),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_was_added_is_taken_and_the_rest_stays() {
+        let own = json!({"type": "bind", "source": "/own", "destination": "/dev"});
+        let memory = json!({"type": "tmpfs", "source": "tmpfs", "destination": "/scratch"});
+        let before = json!({"mounts": [own]});
+        let mut spec = json!({
+            "mounts": [own, memory,
+                {"source": "/a", "destination": "/b", "options": ["rbind", "ro"]},
+                {"type": "bind", "source": "/c", "destination": "/d"}],
+            "linux": {"devices": [
+                {"path": "/dev/null", "type": "c", "major": 1, "minor": 3},
+                {"path": "/dev/null", "type": "c", "major": 9, "minor": 9},
+            ]},
+        });
+        let taken = take_mounts(&before, &mut spec);
+        let taken: Vec<_> =
+            taken.iter().map(|wanted| (wanted.source.to_str(), wanted.read_only)).collect();
+        assert_eq!(taken, [(Some("/a"), true), (Some("/c"), false)]);
+        assert_eq!(spec["mounts"], json!([own, memory]));
+        assert_eq!(take_devices(&before, &mut spec).len(), 1);
+        assert_eq!(spec["linux"]["devices"].as_array().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_device_that_no_hook_gave_is_missed() {
+        for (injected, ok) in
+            [("", false), ("v.com/gpu=0", false), ("v.com/gpu=1,v.com/gpu=0", true)]
+        {
+            let spec = json!({"annotations": {
+                WANTED: "v.com/gpu=0,v.com/gpu=1", INJECTED: injected,
+            }});
+            assert_eq!(check_devices(&spec).is_ok(), ok, "{injected}");
+        }
+        assert!(check_devices(&json!({})).is_ok());
+    }
+}
