@@ -9,11 +9,13 @@
     reason = "a test's ground that gives way ends the test"
 )]
 
+mod cluster;
 mod command;
 mod fake;
 mod http;
 mod image;
 mod leftovers;
+mod mpi;
 mod processes;
 mod programs;
 mod registry;
@@ -22,11 +24,13 @@ mod tarball;
 mod terminal;
 mod user;
 
+pub use cluster::{Cluster, NODE_CPUS, NODE_GPUS};
 pub use command::{Invocation, Output, Running};
 pub use fake::{FakeRegistry, Reply, answer};
 pub use http::Request;
 pub use image::{Dialect, Image, Packed, Packing, debian, sha256};
 pub use leftovers::Leftovers;
+pub use mpi::Mpi;
 pub use processes::{children, descendants, kill, named, wait_gone};
 pub use programs::Programs;
 pub use registry::{Access, Registry};

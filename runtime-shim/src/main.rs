@@ -18,6 +18,7 @@ mod hooks;
 mod image;
 mod janitor;
 mod mode;
+mod pmi;
 mod policy;
 mod prepare;
 mod record;

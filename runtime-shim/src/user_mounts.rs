@@ -16,6 +16,7 @@ use sarus_sys::root::{Kind, Root};
 use crate::error::{ShimError, cannot};
 use crate::image::Run;
 use crate::mode::Mode;
+use crate::pmi;
 
 /// A mount that waits for the container's root.
 #[derive(Debug)]
@@ -23,11 +24,33 @@ pub(crate) struct Pending {
     mount: DetachedMount,
     destination: PathBuf,
     kind: Kind,
-    /// The user asked for it, so the site's rules hold for it.
-    by_user: bool,
+    by: By,
 }
 
-/// Opens all sources: the site's mounts and devices, then the user's, each in the order given.
+/// Who wants a mount, and so which of the site's rules hold for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    /// The site: none.
+    Site,
+    /// The user: all.
+    User,
+    /// The launcher, as the user's variables say: all, but for places with a name of Slurm's. The
+    /// run goes on without.
+    Launcher,
+}
+
+impl By {
+    fn check(self, path: &Path, rules: &UserMounts) -> Result<(), ShimError> {
+        match self {
+            Self::Site => Ok(()),
+            Self::Launcher if pmi::is_slurms(path) => Ok(()),
+            Self::User | Self::Launcher => check_destination(path, rules),
+        }
+    }
+}
+
+/// Opens all sources: the site's mounts and devices, the launcher's, then the user's, each in the
+/// order given.
 /// `base` is out of the way while that is done, where a source has to do with it.
 pub(crate) fn open(run: &Run<'_>, base: &Path) -> Result<Vec<Pending>, ShimError> {
     if !has_to_do_with(base, run) {
@@ -50,7 +73,8 @@ fn has_to_do_with(base: &Path, run: &Run<'_>) -> bool {
         MountSource::Tmpfs { .. } => None,
     });
     let sites = run.config.site_mounts.iter().map(|mount| mount.source.clone());
-    let mut sources = users.chain(sites);
+    let launchers = pmi::directories(run.request, run.caller.uid);
+    let mut sources = users.chain(sites).chain(launchers);
     // What cannot be resolved may lead anywhere.
     sources.any(|source| match run.as_caller(|| source.canonicalize()) {
         Ok(Ok(source)) => source.starts_with(base) || base.starts_with(&source),
@@ -63,20 +87,23 @@ fn open_all(run: &Run<'_>) -> Result<Vec<Pending>, ShimError> {
     let mut pending = Vec::new();
     for site in &config.site_mounts {
         let mount = bind(run, &site.source, site.read_only)?;
-        pending.push(mount.at(&site.destination, false));
+        pending.push(mount.at(&site.destination, By::Site));
     }
     for site in &config.site_devices {
-        pending.push(device(run, &site.source)?.at(&site.destination, false));
+        pending.push(device(run, &site.source)?.at(&site.destination, By::Site));
+    }
+    for (path, mount) in pmi::open(run) {
+        pending.push(Opened(mount, Kind::Directory).at(&path, By::Launcher));
     }
     for mount in &request.mounts {
         let destination = Path::new(mount.destination.as_os_str());
         check_destination(destination, &config.user_mounts)?;
-        pending.push(user_mount(run, mount)?.at(destination, true));
+        pending.push(user_mount(run, mount)?.at(destination, By::User));
     }
     for wanted in &request.devices {
         let destination = Path::new(wanted.destination.as_os_str());
         check_destination(destination, &config.user_mounts)?;
-        pending.push(device(run, Path::new(wanted.source.as_os_str()))?.at(destination, true));
+        pending.push(device(run, Path::new(wanted.source.as_os_str()))?.at(destination, By::User));
     }
     Ok(pending)
 }
@@ -93,17 +120,32 @@ pub(crate) fn attach_all(
     pending: Vec<Pending>,
     (root, rootfs): (Root<'_>, &Path),
 ) -> Result<(), ShimError> {
-    for Pending { mount, destination, kind, by_user } in pending {
-        let failed = |source| ShimError::MountTarget { path: destination.clone(), source };
-        let target = ensure(run, root, (&destination, kind)).map_err(failed)?;
-        if by_user {
-            // A link in the image may have led elsewhere.
-            let resolved = place_of(&target, rootfs).map_err(failed)?;
-            check_destination(&resolved, &run.config.user_mounts)?;
+    for one in pending {
+        let (by, destination) = (one.by, one.destination.clone());
+        match attach(run, one, (root, rootfs)) {
+            Err(error) if by == By::Launcher => {
+                log::info!("`{}` is not in the container: {error}", destination.display());
+            }
+            attached => attached?,
         }
-        mount.attach(target.as_fd()).map_err(failed)?;
     }
     Ok(())
+}
+
+fn attach(
+    run: &Run<'_>,
+    Pending { mount, destination, kind, by }: Pending,
+    (root, rootfs): (Root<'_>, &Path),
+) -> Result<(), ShimError> {
+    let rules = &run.config.user_mounts;
+    by.check(&destination, rules)?;
+    let failed = |source| ShimError::MountTarget { path: destination.clone(), source };
+    let target = ensure(run, root, (&destination, kind)).map_err(failed)?;
+    if by != By::Site {
+        // A link in the image may have led elsewhere.
+        by.check(&place_of(&target, rootfs).map_err(failed)?, rules)?;
+    }
+    mount.attach(target.as_fd()).map_err(failed)
 }
 
 /// Finds or makes the place for a mount, with the caller's rights; where those do not suffice but
@@ -165,8 +207,8 @@ pub(crate) fn open_any(run: &Run<'_>, source: &Path, read_only: bool) -> Result<
 pub(crate) struct Opened(pub(crate) DetachedMount, pub(crate) Kind);
 
 impl Opened {
-    fn at(self, destination: &Path, by_user: bool) -> Pending {
-        Pending { mount: self.0, destination: destination.to_owned(), kind: self.1, by_user }
+    fn at(self, destination: &Path, by: By) -> Pending {
+        Pending { mount: self.0, destination: destination.to_owned(), kind: self.1, by }
     }
 }
 

@@ -21,6 +21,7 @@ mod run_options;
 mod seccomp;
 mod setuid;
 mod sharing;
+mod slurm;
 
 use sarus_integration_tests::{Image, Packed, Registry, Runtime, Session, Who};
 

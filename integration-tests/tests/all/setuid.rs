@@ -264,6 +264,29 @@ fn no_mount_gives_what_the_user_cannot_reach() {
 }
 
 #[test]
+fn a_directory_of_a_pmix_server_is_no_way_around_the_sites_rules() {
+    // A place with a name of Slurm's, which the image has lead elsewhere.
+    let tar = Tar::new().symlink("srv/pmix.2.0", "/etc");
+    let mut site = Site::with(Runtime::Crun, &Image::busybox().layer(&tar).pack());
+    site.config = r#"{"centralizedRepositoryDir": "/srv/store",
+                      "userMounts": {"notAllowedPrefixesOfPath": ["/etc", "/srv"]}}"#;
+    site.prepare = "for name in plain pmix.1.0 pmix.2.0; do
+                      mkdir /srv/$name; echo inside > /srv/$name/mark; chown -R $3 /srv/$name
+                    done
+                    mkdir /srv/pmix.3.0; echo inside > /srv/pmix.3.0/mark";
+    for (name, want) in
+        [("pmix.1.0", "inside\n"), ("pmix.2.0", ""), ("pmix.3.0", ""), ("plain", "")]
+    {
+        let variable = format!("PMIX_SERVER_TMPDIR=/srv/{name}");
+        let script = format!("cat /srv/{name}/mark /etc/mark 2> /dev/null; true");
+        let words = ["env", &variable, "sarus", "--verbose", "run", "--runtime", "crun", IMAGE];
+        let output = site.user(&[&words, &["sh", "-c", &script] as &[_]].concat()).run();
+        assert!(is_privileged(&output), "{output}");
+        assert_eq!(output.ok(), want, "{name}: {output}");
+    }
+}
+
+#[test]
 fn variables_descriptors_and_limits_of_the_caller_change_nothing() {
     let site = Site::new();
     let uid = format!("{}\n", site.ground.session.uid());
