@@ -38,7 +38,10 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Family { image, host } => {
-                write!(f, "the image's programs use {image}, and the host's libraries are of {host}")
+                write!(
+                    f,
+                    "the image's programs use {image}, and the host's libraries are of {host}"
+                )
             }
             Self::FileVersion { image, host, mode } => write!(
                 f,
@@ -155,9 +158,8 @@ fn wanted(image: &Image) -> BTreeSet<Kind> {
 /// `MPICH (libmpi.so.12)`, the main libraries only.
 fn say_kinds<'k>(kinds: impl Iterator<Item = &'k Kind>) -> String {
     let core = kinds.filter(|kind| kind.role == Role::Core);
-    let said: BTreeSet<String> = core
-        .map(|kind| format!("{} (`{}`)", kind.family, kind.names().join("`, `")))
-        .collect();
+    let said: BTreeSet<String> =
+        core.map(|kind| format!("{} (`{}`)", kind.family, kind.names().join("`, `"))).collect();
     if said.is_empty() {
         return "none (no `libmpi`)".to_owned();
     }
@@ -173,7 +175,8 @@ fn compare_file_versions(
     let name = image.file_name().unwrap_or_default().to_string_lossy();
     let [ours, theirs] = [&host.version, &version(&name)]
         .map(|version| [0, 1].map(|part| version.get(part).copied().unwrap_or_default()));
-    let refused = |mode| Reason::FileVersion { image: image.to_owned(), host: host.path.clone(), mode };
+    let refused =
+        |mode| Reason::FileVersion { image: image.to_owned(), host: host.path.clone(), mode };
     match mode {
         None => {}
         Some(Compatibility::Major) if ours[0] != theirs[0] => reasons.push(refused("major")),
@@ -197,8 +200,7 @@ fn lacking(host: &Host<'_>, need: &Need) -> Vec<Reason> {
     let mut reasons = Vec::new();
     for (kind, symbols) in &need.symbols {
         let Some((library, _)) = of_kind(kind) else { continue };
-        let is_defined =
-            |name: &&String| host.mpi().any(|(library, _)| library.elf.exports(name));
+        let is_defined = |name: &&String| host.mpi().any(|(library, _)| library.elf.exports(name));
         let lacking: Vec<&String> = symbols.iter().filter(|name| !is_defined(name)).collect();
         if let Some(names) = say_symbols(&lacking) {
             reasons.push(Reason::Symbol { by: need.by.clone(), names, host: library.path.clone() });

@@ -85,8 +85,12 @@ impl Kind {
         let role = MPICH.into_iter().find_map(|(name, role)| (name == stem).then_some(role));
         let open_mpi = match stem {
             "libmpi" => major >= OPEN_MPI_MAJOR_MIN || is_open_mpi(),
-            "libmpi_mpifh" | "libmpi_usempif08" | "libmpi_usempi_ignore_tkr"
-            | "libmpi_usempi" | "libmpi_cxx" | "libmpi_java" => true,
+            "libmpi_mpifh"
+            | "libmpi_usempif08"
+            | "libmpi_usempi_ignore_tkr"
+            | "libmpi_usempi"
+            | "libmpi_cxx"
+            | "libmpi_java" => true,
             _ => false,
         };
         if open_mpi {
@@ -154,7 +158,8 @@ mod tests {
 
     #[test]
     fn other_libraries_are_of_no_kind() {
-        for name in ["libmpi.so", "libc.so.6", "libmpi.so.x", "libmpi_ilp64.so.4", "libmpdec.so.3"] {
+        for name in ["libmpi.so", "libc.so.6", "libmpi.so.x", "libmpi_ilp64.so.4", "libmpdec.so.3"]
+        {
             assert_eq!(Kind::of(name, || false), None, "{name}");
         }
     }

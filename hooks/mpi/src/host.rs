@@ -71,7 +71,9 @@ impl<'s> Host<'s> {
         }
         let loader = Loader::new(root, format, "");
         let closure = loader.closure(&named);
-        let is_named = |missing: &&Missing| named.contains(&missing.by) && !loader_has(&closure.objects, missing);
+        let is_named = |missing: &&Missing| {
+            named.contains(&missing.by) && !loader_has(&closure.objects, missing)
+        };
         if let Some(missing) = closure.missing.iter().find(is_named) {
             let because = format!("`{}` is no library of this machine", missing.by.display());
             return Err(failed().because(because));
@@ -99,7 +101,11 @@ fn loader_has(objects: &[Object], missing: &Missing) -> bool {
 
 /// All that the site names, MPI libraries first.
 fn named(stack: &Stack) -> Vec<PathBuf> {
-    [&stack.libs, &stack.dependency_libs, &stack.dlopen_libs].into_iter().flatten().cloned().collect()
+    [&stack.libs, &stack.dependency_libs, &stack.dlopen_libs]
+        .into_iter()
+        .flatten()
+        .cloned()
+        .collect()
 }
 
 fn format_of(stack: &Stack) -> Result<Option<Format>, Failure> {

@@ -19,7 +19,12 @@ const FILES_MAX: usize = 256;
 
 /// Parts of the C library that define versions of its symbols.
 const LIBC_PARTS: [&str; 7] = [
-    "libc.so.6", "libm.so.6", "libpthread.so.0", "libdl.so.2", "librt.so.1", "libresolv.so.2",
+    "libc.so.6",
+    "libm.so.6",
+    "libpthread.so.0",
+    "libdl.so.2",
+    "librt.so.1",
+    "libresolv.so.2",
     "libutil.so.1",
 ];
 
@@ -152,7 +157,8 @@ impl Question {
         found.extend(interpreted.map(Path::to_owned));
         let first = self.command.first().map(String::as_str);
         let first = first.and_then(|word| Path::new(word).file_name()?.to_str());
-        let names = first.into_iter().chain(interpreted.and_then(|path| path.file_name()?.to_str()));
+        let names =
+            first.into_iter().chain(interpreted.and_then(|path| path.file_name()?.to_str()));
         if names.into_iter().any(|name| name.starts_with("python")) {
             found.extend(self.python_modules(root));
         }
@@ -199,7 +205,8 @@ fn command_kind(root: Root<'_>, question: &Question, path: &Path) -> (Command, O
     let mut head = [0; 256];
     let read = root.open_file(path).and_then(|mut file| file.read(&mut head)).unwrap_or_default();
     if let Some(line) = head[..read].strip_prefix(b"#!") {
-        let line = String::from_utf8_lossy(line.split(|byte| *byte == b'\n').next().unwrap_or(line));
+        let line =
+            String::from_utf8_lossy(line.split(|byte| *byte == b'\n').next().unwrap_or(line));
         let mut words = line.split_whitespace();
         let interpreter = words.next().and_then(|word| question.find(root, word));
         let is_env = interpreter.as_ref().is_some_and(|path| path.ends_with("env"));
@@ -248,7 +255,8 @@ fn program(loader: &Loader<'_>, path: &Path, is_command: bool) -> Option<Program
         }
     };
     let needs = closure.objects.iter().map(need);
-    let needs = needs.filter(|need| !need.symbols.is_empty() || !need.versions.is_empty()).collect();
+    let needs =
+        needs.filter(|need| !need.symbols.is_empty() || !need.versions.is_empty()).collect();
     let uses = libraries.iter().map(|(_, kind)| kind.clone()).collect();
     closure.objects.first()?;
     Some(Program { path: path.to_owned(), is_command, uses, needs })
@@ -260,7 +268,8 @@ fn libc_versions(loader: &Loader<'_>) -> BTreeSet<String> {
         let elf = &found.elf;
         let loaders = elf.needed.iter().filter(|name| is_of_libc(name));
         let loaders = loaders.filter_map(|name| loader.find(name, &[]));
-        let loaders: Vec<_> = loaders.flat_map(|found| found.elf.versions_defined.clone()).collect();
+        let loaders: Vec<_> =
+            loaders.flat_map(|found| found.elf.versions_defined.clone()).collect();
         elf.versions_defined.iter().cloned().chain(loaders).collect::<Vec<_>>()
     });
     own.collect()

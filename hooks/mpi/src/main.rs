@@ -102,8 +102,7 @@ fn examine(
     let around = around.map_err(Refused::Failed)?;
     let going_in = place::injected(host, &around).map(|(_, library)| library);
     let missing = around.missing.iter().cloned();
-    let mut reasons: Vec<Reason> =
-        missing.map(|(by, name)| Reason::Missing { by, name }).collect();
+    let mut reasons: Vec<Reason> = missing.map(|(by, name)| Reason::Missing { by, name }).collect();
     reasons.extend(decide::compare_libc(going_in, &image.libc));
     if reasons.is_empty() { Ok((fit, around)) } else { Err(Refused::Fits(reasons)) }
 }
@@ -128,7 +127,10 @@ fn nothing_to_do(image: &Image) -> Option<String> {
     if image.libraries.is_empty() {
         let also = match &image.command {
             Command::Static(path) => {
-                format!("; `{}` is linked statically: it has what it was built with", path.display())
+                format!(
+                    "; `{}` is linked statically: it has what it was built with",
+                    path.display()
+                )
             }
             _ => String::new(),
         };

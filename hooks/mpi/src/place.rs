@@ -26,8 +26,22 @@ const LISTED: &str = "/usr/lib";
 /// Libraries that know the fabric or the launcher: the host's are taken even where the image's are
 /// newer.
 const OF_THE_HOST: [&str; 16] = [
-    "libfabric", "libcxi", "libxpmem", "libibverbs", "librdmacm", "libmlx", "libefa", "libpsm",
-    "libuc", "libpmi", "libpals", "libhwloc", "libopen-", "libevent", "libprrte", "liblnx",
+    "libfabric",
+    "libcxi",
+    "libxpmem",
+    "libibverbs",
+    "librdmacm",
+    "libmlx",
+    "libefa",
+    "libpsm",
+    "libuc",
+    "libpmi",
+    "libpals",
+    "libhwloc",
+    "libopen-",
+    "libevent",
+    "libprrte",
+    "liblnx",
 ];
 
 /// What the container's loader would do with the host's libraries.

@@ -229,7 +229,11 @@ mod tests {
             (&[("MPI_LIBS", "/a"), ("MPI_COMPATIBILITY_TYPE", "x")], "", "`x`"),
             (&[("MPI_STACKS", "/f")], "{", "`/f` is not valid"),
             (&[("MPI_STACKS", "/f")], r#"{"version": 2, "stacks": []}"#, "version is 2"),
-            (&[("MPI_STACKS", "/f")], r#"{"version":1,"stacks":[{"type":"a","libs":[]}]}"#, "no `libs`"),
+            (
+                &[("MPI_STACKS", "/f")],
+                r#"{"version":1,"stacks":[{"type":"a","libs":[]}]}"#,
+                "no `libs`",
+            ),
             (&[("MPI_STACKS", "/f")], r#"{"version":1,"stacks":[{"type":"a","lib":[]}]}"#, "`lib`"),
         ] {
             let refused = settings(variables, file).unwrap_err().to_string();

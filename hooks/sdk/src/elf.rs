@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 /// For which processors and which word size a file is: files that differ in it cannot be in one
 /// process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Format {
     /// `e_machine`, as `EM_X86_64` (62) and `EM_AARCH64` (183).
     pub machine: u16,
@@ -35,7 +35,7 @@ pub struct Symbol {
 }
 
 /// A program or shared library.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Elf {
     /// Its processors.
     pub format: Format,
@@ -135,20 +135,7 @@ where
         is_64: header.is_class_64(),
         is_little: endian == Endianness::Little,
     };
-    let mut parsed = Elf {
-        format,
-        interpreter: None,
-        is_dynamic: false,
-        soname: None,
-        needed: Vec::new(),
-        rpath: Vec::new(),
-        runpath: Vec::new(),
-        no_default: false,
-        exported: BTreeSet::new(),
-        undefined: BTreeSet::new(),
-        versions_needed: BTreeMap::new(),
-        versions_defined: BTreeSet::new(),
-    };
+    let mut parsed = Elf { format, ..Elf::default() };
     let segments = header.program_headers(endian, data)?;
     for segment in segments {
         if let Some(interpreter) = segment.interpreter(endian, data)? {
