@@ -317,10 +317,15 @@ fn ranks_on_several_nodes_run_on_the_hosts_mpi(who: Who, runtime: Runtime) {
     let ground = Ground::with(who, runtime, &debian_with("mpich"));
     let site = (Cluster::start(&ground.session, 2), ground);
     let session = &site.1.session;
-    for (stack, want) in [("mpich-5.0.2", "5.0.2"), ("impi", "Intel(R) MPI Library 2021.19")] {
-        let directory = copy_stack(session, stack).join("lib");
-        configure(session, &[libs(&directory, &["libmpi.so.12"])]);
-        let options = ["--mpi", "-e", "MPIR_CVAR_CH4_NETMOD=ofi"];
+    let [impi, mpich] = ["impi", "mpich-5.0.2"].map(|name| copy_stack(session, name).join("lib"));
+    // Intel's opens a libfabric by name.
+    let fabric = format!("MPI_DEPENDENCY_LIBS={}", joined(&mpich, &["mpich/libfabric.so.1"]));
+    for (variables, want) in [
+        (vec![libs(&mpich, &["libmpi.so.12"])], "5.0.2"),
+        (vec![libs(&impi, &["libmpi.so.12"]), fabric], "Intel(R) MPI Library 2021.19"),
+    ] {
+        configure(session, &variables);
+        let options = ["--mpi", "-e", "MPIR_CVAR_CH4_NETMOD=ofi", "-e", "FI_PROVIDER=tcp"];
         let lines = four_ranks(&site, "--mpi=pmi2", &options);
         assert!(lines.iter().all(|line| line.contains(want)), "{lines:?}");
     }
