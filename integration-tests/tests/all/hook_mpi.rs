@@ -21,7 +21,9 @@ in_mode!(
     the_file_of_sarus_1_7_does_what_it_did,
     the_hosts_dependencies_are_found_before_the_images,
     programs_that_cannot_have_it_are_told_and_start,
-    ranks_on_several_nodes_run_on_the_hosts_mpi
+    every_mpi_library_of_the_image_is_replaced,
+    ranks_on_several_nodes_run_on_the_hosts_mpi,
+    ranks_of_open_mpi_run_on_the_hosts
 );
 
 in_mode!(
@@ -271,11 +273,13 @@ fn programs_that_cannot_have_it_are_told_and_start(who: Who, runtime: Runtime) {
     };
     let cache = fs_err::read("/etc/ld.so.cache").unwrap();
     let musl = Tar::new().dir("lib").file("lib/ld-musl-x86_64.so.1", "");
-    let other = Tar::new().file("etc/ld.so.cache", cache);
+    let hostile = [&cache[..40], &[0xff; 4096]].concat();
+    let [other, hostile] = [cache, hostile].map(|cache| Tar::new().file("etc/ld.so.cache", cache));
     for (image, want) in [
         (Image::busybox(), "no `/etc/ld.so.cache`"),
         (Image::busybox().layer(&musl), "the image's C library is musl"),
         (Image::busybox().layer(&other), "has no MPI library"),
+        (Image::busybox().layer(&hostile), "no `/etc/ld.so.cache`"),
     ] {
         let ground = Ground::with(who, runtime, &image.pack());
         stack(&ground.session);
@@ -331,5 +335,61 @@ fn ranks_on_several_nodes_run_on_the_hosts_mpi(who: Who, runtime: Runtime) {
     }
     let lines = four_ranks(&site, "--mpi=pmi2", &[]);
     assert!(lines.iter().all(|line| line.contains("3.4.1")), "{lines:?}");
+    assert_eq!(site.0.leftovers(), [""; 0]);
+}
+
+/// Says which MPI it runs on. It starts by itself: this machine's C library would have it start in a way
+/// that an older one has not.
+const SOLVER: &str = r#"
+    #include <stdio.h>
+    #include <stdlib.h>
+    #include <string.h>
+    int MPI_Get_library_version(char *, int *);
+    __attribute__((force_align_arg_pointer)) void _start(void) {
+        static char text[8192];
+        int size;
+        MPI_Get_library_version(text, &size);
+        text[strcspn(text, "\n")] = 0;
+        puts(text);
+        exit(0);
+    }"#;
+
+fn every_mpi_library_of_the_image_is_replaced(who: Who, runtime: Runtime) {
+    let ground = Ground::with(who, runtime, &debian_with("mpich"));
+    let session = &ground.session;
+    let [impi, wheel] = ["impi", "mpich-3.4.3.post1"].map(|name| copy_stack(session, name));
+    configure(session, &[libs(&impi.join("lib"), &["libmpi.so.12"])]);
+    // As pip installs it in a virtual environment, and a program that finds it by its RUNPATH.
+    let volume = format!("type=bind,src={},dst=/opt/venv", wheel.display());
+    let library = wheel.join("lib/libmpi.so.12");
+    let flags = ["-nostartfiles", "-Wl,--no-as-needed", library.to_str().unwrap()];
+    let flags = [&flags[..], &["-Wl,-rpath,$ORIGIN/../lib", "-w"]].concat();
+    compile(session, "mpich-3.4.3.post1/bin/solver", SOLVER, &flags);
+    let by_path = run(&ground, &["--mount", &volume], &["/opt/venv/bin/solver"]);
+    assert!(by_path.ok().contains("3.4.3"), "{by_path}");
+    for options in [
+        &["--mpi", "--mount", &volume][..],
+        &["--mpi", "--mount", &volume, "-e", "LD_LIBRARY_PATH=/opt/venv/lib"],
+        &["--mpi", "--mount", &volume, "-e", "PATH=/opt/venv/bin:/usr/bin:/bin"],
+    ] {
+        for command in [&["/opt/venv/bin/solver"][..], &["sh", "-c", "exec /opt/venv/bin/solver"]] {
+            let output = run(&ground, options, command);
+            assert!(output.ok().contains("Intel(R) MPI Library 2021.19"), "{output}");
+        }
+    }
+}
+
+fn ranks_of_open_mpi_run_on_the_hosts(who: Who, runtime: Runtime) {
+    let ground = Ground::with(who, runtime, &debian_with("openmpi"));
+    let site = (Cluster::start(&ground.session, 2), ground);
+    let session = &site.1.session;
+    let directory = copy_stack(session, "openmpi");
+    let own = four_ranks(&site, "--mpi=pmix", &[]);
+    assert!(own.iter().all(|line| line.contains("Open MPI v4.1.4")), "{own:?}");
+    let bind = format!("BIND_MOUNTS={}", directory.display());
+    configure(session, &[libs(&directory.join("lib"), &["libmpi.so.40"]), bind]);
+    let prefix = format!("OPAL_PREFIX={}", directory.display());
+    let lines = four_ranks(&site, "--mpi=pmix", &["--mpi", "-e", &prefix]);
+    assert!(lines.iter().all(|line| line.contains("Open MPI v5.0.11")), "{lines:?}");
     assert_eq!(site.0.leftovers(), [""; 0]);
 }
