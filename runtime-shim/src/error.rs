@@ -75,9 +75,6 @@ pub(crate) enum ShimError {
     ExecuteRuntime { path: PathBuf, source: io::Error },
     #[error("the OCI runtime `{runtime}` could not start the container: {said}")]
     Runtime { runtime: String, said: String },
-    /// A hook's own message, with its causes and its hint.
-    #[error("{said}")]
-    Hook { said: String },
     #[error("the hook `{}` of the stage `precreate` failed: {said}", path.display())]
     PrecreateHook { path: PathBuf, said: String },
     #[error("cannot start `{program}` in the container: {because}")]

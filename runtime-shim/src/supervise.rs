@@ -335,44 +335,8 @@ fn runtime_said(runtime: &Path, output: &OwnedFd, ended: Ended) -> ShimError {
         Err(source) => return cannot("read what the runtime said")(source),
     });
     let said = hooks::read_from_start(&mut output).unwrap_or_default();
-    let said = String::from_utf8_lossy(&said);
-    if let Some(said) = hook_said(&said) {
-        return ShimError::Hook { said };
-    }
-    let said = said.trim().replace('\n', "; ");
+    let said = String::from_utf8_lossy(&said).trim().replace('\n', "; ");
     let runtime = runtime.display().to_string();
     let said = if said.is_empty() { format!("{ended:?}") } else { said };
     ShimError::Runtime { runtime, said }
-}
-
-/// The message of a hook that was written with `hooks/sdk`, as it said it, among a runtime's words.
-fn hook_said(said: &str) -> Option<String> {
-    let (_, message) = said.split_once("error: hook ")?;
-    let mut lines = message.lines();
-    let first = format!("hook {}", lines.next()?);
-    let rest =
-        lines.take_while(|line| line.starts_with("  caused by: ") || line.starts_with("hint: "));
-    let lines: Vec<&str> = std::iter::once(first.as_str()).chain(rest).collect();
-    let plain = |letter: &char| *letter == '\n' || !letter.is_control();
-    Some(lines.join("\n").chars().filter(plain).collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_hooks_own_message_is_found_in_what_runtimes_say() {
-        let runc = "runc run failed: error running hook #0: exit status 1, stdout: , stderr: error: hook mpi: \
-                    cannot\n  caused by: this\nhint: do\n";
-        let crun =
-            "error: hook mpi: cannot\n  caused by: this\nhint: do\nerror executing hook `/x`\n";
-        for said in [runc, crun] {
-            assert_eq!(
-                hook_said(said).as_deref(),
-                Some("hook mpi: cannot\n  caused by: this\nhint: do")
-            );
-        }
-        assert_eq!(hook_said("error executing hook `/x` (exit code: 1)"), None);
-    }
 }

@@ -5,14 +5,14 @@
 //! have closed it for the hook but still hold it itself; else the hook's own standard error is what
 //! the runtime shows when the hook fails.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use log::{LevelFilter, Log, Metadata, Record};
-use rustix::fs::OFlags;
-use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+use rustix::fs::{FileType, fstat};
+use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 use crate::{Container, Failure};
 
@@ -40,20 +40,20 @@ pub(crate) fn start(name: &str, container: &Container) {
     }
 }
 
-/// The engine's standard error: the hook's own descriptor of that number, else that of the runtime
-/// above. Duplicated and not opened anew: a pipe that another user made cannot be opened.
+/// Opens the engine's standard error anew: the hook's own descriptor of that number, else that of
+/// the runtime above. A pipe of another user's cannot be opened, but its descriptor copied.
 fn open(number: u32) -> Option<File> {
-    let number = number.try_into().ok()?;
-    let processes = [Some(rustix::process::getpid()), rustix::process::getppid()];
-    processes.into_iter().flatten().find_map(|process| duplicate(process, number))
-}
-
-/// A descriptor of another process that may be written to.
-fn duplicate(process: Pid, number: i32) -> Option<File> {
-    let process = pidfd_open(process, PidfdFlags::empty()).ok()?;
-    let file = pidfd_getfd(process, number, PidfdGetfdFlags::empty()).ok()?;
-    let flags = rustix::fs::fcntl_getfl(&file).ok()?;
-    flags.intersects(OFlags::WRONLY | OFlags::RDWR).then(|| file.into())
+    let above = rustix::process::getppid();
+    let processes =
+        ["self".to_owned()].into_iter().chain(above.map(|pid| pid.as_raw_nonzero().to_string()));
+    let mut paths = processes.map(|process| format!("/proc/{process}/fd/{number}"));
+    let opened = paths.find_map(|path| OpenOptions::new().append(true).open(path).ok());
+    let copied = || {
+        let runtime = pidfd_open(above?, PidfdFlags::empty()).ok()?;
+        let number = i32::try_from(number).ok()?;
+        pidfd_getfd(runtime, number, PidfdGetfdFlags::empty()).ok().map(File::from)
+    };
+    opened.or_else(copied)
 }
 
 impl Log for Logger {
@@ -83,20 +83,21 @@ impl Logger {
     }
 }
 
-/// Says an error on the hook's own standard error, which the runtime passes on; crun gives hooks
-/// none, so there it is said on crun's own. Sarus takes it from either and shows it as the run's error.
+/// Says an error on the hook's own standard error, which the runtime passes on; on the engine's
+/// where the runtime (crun) gives hooks the null device.
 pub(crate) fn complain(name: &str, failure: &Failure) {
-    let text = format!("error: hook {name}: {failure}\n");
-    let above = rustix::process::getppid().filter(|_| is_null(std::io::stderr()));
-    let above = above.and_then(|process| duplicate(process, 2));
-    let _nobody_hears_it = match above {
-        Some(mut file) => file.write_all(text.as_bytes()),
-        None => std::io::stderr().lock().write_all(text.as_bytes()),
-    };
+    let line = format!("error: hook {name}: {failure}\n");
+    match LOGGER.get().filter(|logger| logger.engine.is_some() && is_null(&std::io::stderr())) {
+        Some(logger) => logger.write(&line),
+        None => {
+            let _nobody_hears_it = std::io::stderr().lock().write_all(line.as_bytes());
+        }
+    }
 }
 
-/// Whether a descriptor is `/dev/null`.
-fn is_null(descriptor: impl AsFd) -> bool {
+fn is_null(stream: &impl AsFd) -> bool {
     let null = rustix::fs::makedev(1, 3);
-    rustix::fs::fstat(descriptor).is_ok_and(|found| found.st_rdev == null)
+    fstat(stream).is_ok_and(|found| {
+        FileType::from_raw_mode(found.st_mode) == FileType::CharacterDevice && found.st_rdev == null
+    })
 }
