@@ -9,6 +9,7 @@
 mod bad_input;
 mod containers;
 mod convert;
+mod hook_failures;
 mod hook_mpi;
 mod hooks;
 mod images;
