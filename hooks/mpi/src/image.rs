@@ -208,8 +208,9 @@ fn command_kind(root: Root<'_>, question: &Question, path: &Path) -> (Command, O
         let line =
             String::from_utf8_lossy(line.split(|byte| *byte == b'\n').next().unwrap_or(line));
         let mut words = line.split_whitespace();
-        let interpreter = words.next().and_then(|word| question.find(root, word));
-        let is_env = interpreter.as_ref().is_some_and(|path| path.ends_with("env"));
+        let named = words.next().unwrap_or_default();
+        let interpreter = question.find(root, named);
+        let is_env = Path::new(named).ends_with("env");
         let called = if is_env { words.find(|word| !word.starts_with('-')) } else { None };
         let called = called.and_then(|word| question.find(root, word));
         return (Command::Other, called.or(interpreter));
@@ -326,3 +327,7 @@ fn directories(
     }
     directories
 }
+
+#[cfg(test)]
+#[path = "image_tests.rs"]
+mod tests;
