@@ -6,12 +6,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, open};
-use sarus_sys::namespace;
 use sarus_sys::root::Root;
 use serde_json::Value;
 
 use crate::input::{self, INPUT_SIZE_MAX, Input, State};
-use crate::{Failure, survey};
+use crate::{Failure, enter, survey};
 
 /// The ids of the container's process, as the configuration has them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -56,7 +55,9 @@ impl Container {
             }
         };
         let mut container = Self::new(state, spec);
-        container.enter()?;
+        if let Some(state) = &container.state {
+            enter::mount_namespace(state)?;
+        }
         container.root = container.open_root()?;
         Ok(container)
     }
@@ -175,33 +176,6 @@ impl Container {
     {
         let root = self.root()?;
         survey::apart(&self.person(), || look(root))
-    }
-
-    /// Enters the container's mount namespace, where the caller is not in it already.
-    fn enter(&self) -> Result<(), Failure> {
-        let Some(state) = self.state.as_ref().filter(|state| state.status != "stopped") else {
-            return Ok(());
-        };
-        let Some(pid) = state.pid.filter(|pid| *pid > 0) else { return Ok(()) };
-        let failed = |error: std::io::Error| {
-            let what = format!("cannot enter the mount namespace of container `{}`", state.id);
-            Failure::new(what).because(error)
-        };
-        let process = pid.to_string();
-        let theirs = namespace::of(&process, "mnt").map_err(failed)?;
-        let number = namespace::number(&theirs).map_err(failed)?;
-        if namespace::own_number("mnt").map_err(failed)? == number {
-            return Ok(());
-        }
-        match namespace::join(theirs.as_fd()) {
-            // A runtime without privilege made a user namespace, in which its user may do it.
-            Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
-                let users = namespace::of(&process, "user").map_err(failed)?;
-                namespace::join_user(users.as_fd()).map_err(failed)?;
-                namespace::join(theirs.as_fd()).map_err(failed)
-            }
-            joined => joined.map_err(failed),
-        }
     }
 
     fn open_root(&self) -> Result<Option<(OwnedFd, PathBuf)>, Failure> {

@@ -34,6 +34,7 @@ mod apply;
 mod container;
 mod edit;
 pub mod elf;
+mod enter;
 mod failure;
 mod input;
 pub mod ld_cache;

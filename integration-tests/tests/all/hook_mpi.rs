@@ -119,6 +119,8 @@ fn the_hosts_mpi_runs_the_images_program(who: Who, runtime: Runtime) {
             assert_eq!(output.stderr, "", "{stack}");
         }
     }
+    let alone = run(&ground, &["--mpi", "--pid", "private"], &["hello"]);
+    assert!(alone.ok().contains("3.4.3"), "{alone}");
     let sealed = run(&ground, &["--mpi", "--read-only"], &["sh", "-c", "hello; : > /usr/x"]);
     assert!(sealed.stdout.contains("3.4.3") && sealed.stderr.contains("Read-only"), "{sealed}");
     assert_eq!(run(&ground, &[], &["hello"]).ok(), OWN, "without --mpi");
