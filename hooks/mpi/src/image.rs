@@ -310,13 +310,14 @@ fn directories(
     bases.extend(question.variable("LD_LIBRARY_PATH").split([':', ';']).map(PathBuf::from));
     let prefixes = question.prefixes();
     bases.extend(prefixes.iter().flat_map(|prefix| [prefix.join("lib"), prefix.join("lib64")]));
-    let mut directories: BTreeSet<PathBuf> = bases
-        .into_iter()
-        .filter(|base| base.is_absolute())
-        .flat_map(|base| {
-            ["", "openmpi", "openmpi/lib", "mpich", "mpich/lib"].map(|below| base.join(below))
-        })
-        .collect();
+    let mut directories = BTreeSet::new();
+    for base in bases.into_iter().filter(|base| base.is_absolute()) {
+        directories.extend(installations(loader.root(), &base));
+        directories.insert(base);
+    }
+    for base in ["/opt", "/usr/local", "/usr/local/lib"] {
+        directories.extend(installations(loader.root(), Path::new(base)));
+    }
     // Where the loader finds them for the programs that are known, by whatever rule.
     for program in programs {
         for object in loader.closure(std::slice::from_ref(&program.path)).objects {
@@ -326,6 +327,16 @@ fn directories(
         }
     }
     directories
+}
+
+/// The directories of MPI installations below a directory: `/usr/lib64/openmpi/lib`,
+/// `/opt/mpich-4.2/lib`.
+fn installations(root: Root<'_>, base: &Path) -> Vec<PathBuf> {
+    const NAMES: [&str; 3] = ["openmpi", "mpich", "mvapich"];
+    let names = list(root, base).into_iter();
+    let names = names.filter(|name| NAMES.iter().any(|known| name.starts_with(known)));
+    let below = |name: String| ["", "lib", "lib64"].map(|below| base.join(&name).join(below));
+    names.take(FILES_MAX).flat_map(below).collect()
 }
 
 #[cfg(test)]

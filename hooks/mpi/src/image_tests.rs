@@ -67,7 +67,7 @@ fn kind() -> Kind {
 }
 
 #[test]
-fn a_library_is_found_once_by_the_cache_a_link_or_a_virtual_environment() {
+fn a_library_is_found_once_by_the_cache_a_link_a_virtual_environment_or_its_name() {
     let ground = Ground::new();
     let functions = "int MPI_Init(void){return 0;}";
     ground.compile(
@@ -75,11 +75,19 @@ fn a_library_is_found_once_by_the_cache_a_link_or_a_virtual_environment() {
         functions,
         &["-shared", "-Wl,-soname,libmpi.so.12"],
     );
+    ground.compile("opt/mpich-4.2/lib/libmpi.so.12", functions, &["-shared"]);
     ground.write("opt/venv/lib/libmpi.so", b"no library");
     let image = ground.look(&["none"]);
     assert!(image.has_cache && !image.is_musl);
     let paths: Vec<_> = image.libraries.iter().map(|found| found.path.to_str().unwrap()).collect();
-    assert_eq!(paths, ["/opt/venv/lib/libmpi.so.12", "/usr/lib/libmpi.so.12.1"]);
+    assert_eq!(
+        paths,
+        [
+            "/opt/mpich-4.2/lib/libmpi.so.12",
+            "/opt/venv/lib/libmpi.so.12",
+            "/usr/lib/libmpi.so.12.1"
+        ]
+    );
     assert!(image.libraries.iter().all(|library| library.kind == kind()));
     assert_eq!((image.command, image.programs), (Command::Other, vec![]));
 }

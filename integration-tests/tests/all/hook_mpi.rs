@@ -3,9 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use sarus_integration_tests::{
-    Cluster, Image, Invocation, Output, Runtime, Session, Tar, Who, copy_stack, debian_with,
-};
+use sarus_integration_tests::{Image, Output, Runtime, Session, Tar, Who, copy_stack, debian_with};
 use serde_json::{Value, json};
 
 use crate::{Ground, in_every_mode, in_mode};
@@ -21,9 +19,7 @@ in_mode!(
     the_file_of_sarus_1_7_does_what_it_did,
     the_hosts_dependencies_are_found_before_the_images,
     programs_that_cannot_have_it_are_told_and_start,
-    every_mpi_library_of_the_image_is_replaced,
-    ranks_on_several_nodes_run_on_the_hosts_mpi,
-    ranks_of_open_mpi_run_on_the_hosts
+    every_mpi_library_of_the_image_is_replaced
 );
 
 in_mode!(
@@ -63,18 +59,19 @@ fn program(session: &Session, name: &str) -> PathBuf {
 }
 
 /// Lets a session have the MPI hook with variables.
-fn configure(session: &Session, variables: &[String]) {
+pub(crate) fn configure(session: &Session, variables: &[String]) {
     let hooks = session.configuration().join("hooks.d");
     session.configure("hooks.d/10-mpi.json", hook(session, "mpi", variables).to_string());
     session.configure("sarus.json", json!({"hooksDir": [hooks]}).to_string());
 }
 
 /// `MPI_LIBS` of libraries in a directory.
-fn libs(directory: &Path, names: &[&str]) -> String {
+pub(crate) fn libs(directory: &Path, names: &[&str]) -> String {
     format!("MPI_LIBS={}", joined(directory, names))
 }
 
-fn joined(directory: &Path, names: &[&str]) -> String {
+/// Paths of files in a directory, with colons between them.
+pub(crate) fn joined(directory: &Path, names: &[&str]) -> String {
     let paths = names.iter().map(|name| directory.join(name).display().to_string());
     paths.collect::<Vec<_>>().join(":")
 }
@@ -178,6 +175,11 @@ fn of_several_stacks_the_best_or_the_named_one_is_taken(who: Who, runtime: Runti
         let output = run(&ground, options, &["hello"]);
         assert!(output.ok().contains(want), "{output}");
     }
+    let hooks = session.configuration().join("hooks.d");
+    let config = json!({"hooksDir": [hooks], "defaultMPIType": "intel"});
+    session.configure("sarus.json", config.to_string());
+    let output = run(&ground, &["--mpi"], &["hello"]);
+    assert!(output.ok().contains("Intel(R) MPI Library 2021.19"), "{output}");
     for (name, words) in [
         ("open", &["MPICH (`libmpi.so.12`, `libmpich.so.12`)", "Open MPI (`libmpi.so.40`)"][..]),
         ("debian", &["GLIBC_2.3"]),
@@ -305,43 +307,6 @@ fn programs_that_cannot_have_it_are_told_and_start(who: Who, runtime: Runtime) {
     assert!(output.stderr.contains("`/usr/local/bin/solver` is linked statically"), "{output}");
 }
 
-/// `srun` of `hello` on two nodes with two ranks each, and what the ranks said.
-fn four_ranks(site: &(Cluster, Ground), mpi: &str, options: &[&str]) -> Vec<String> {
-    let (cluster, ground) = site;
-    let srun = ["-N2", "--ntasks-per-node=2", mpi];
-    let words = ["sarus", "run", "--runtime", ground.runtime.name()];
-    let step: Invocation = cluster.srun(&ground.session, srun).args(words).args(options);
-    let output = step.args([ground.image.as_str(), "hello"]).run();
-    let mut lines: Vec<String> = output.ok().lines().map(str::to_owned).collect();
-    lines.sort();
-    assert_eq!(lines.len(), 4, "{output}");
-    for (rank, line) in lines.iter().enumerate() {
-        assert!(line.starts_with(&format!("rank {rank} of 4: ")), "{output}");
-    }
-    lines
-}
-
-fn ranks_on_several_nodes_run_on_the_hosts_mpi(who: Who, runtime: Runtime) {
-    let ground = Ground::with(who, runtime, &debian_with("mpich"));
-    let site = (Cluster::start(&ground.session, 2), ground);
-    let session = &site.1.session;
-    let [impi, mpich] = ["impi", "mpich-5.0.2"].map(|name| copy_stack(session, name).join("lib"));
-    // Intel's opens a libfabric by name.
-    let fabric = format!("MPI_DEPENDENCY_LIBS={}", joined(&mpich, &["mpich/libfabric.so.1"]));
-    for (variables, want) in [
-        (vec![libs(&mpich, &["libmpi.so.12"])], "5.0.2"),
-        (vec![libs(&impi, &["libmpi.so.12"]), fabric], "Intel(R) MPI Library 2021.19"),
-    ] {
-        configure(session, &variables);
-        let options = ["--mpi", "-e", "MPIR_CVAR_CH4_NETMOD=ofi", "-e", "FI_PROVIDER=tcp"];
-        let lines = four_ranks(&site, "--mpi=pmi2", &options);
-        assert!(lines.iter().all(|line| line.contains(want)), "{lines:?}");
-    }
-    let lines = four_ranks(&site, "--mpi=pmi2", &[]);
-    assert!(lines.iter().all(|line| line.contains("3.4.1")), "{lines:?}");
-    assert_eq!(site.0.leftovers(), [""; 0]);
-}
-
 /// Says which MPI it runs on. It starts by itself: this machine's C library would have it start in a way
 /// that an older one has not.
 const SOLVER: &str = r#"
@@ -381,19 +346,4 @@ fn every_mpi_library_of_the_image_is_replaced(who: Who, runtime: Runtime) {
             assert!(output.ok().contains("Intel(R) MPI Library 2021.19"), "{output}");
         }
     }
-}
-
-fn ranks_of_open_mpi_run_on_the_hosts(who: Who, runtime: Runtime) {
-    let ground = Ground::with(who, runtime, &debian_with("openmpi"));
-    let site = (Cluster::start(&ground.session, 2), ground);
-    let session = &site.1.session;
-    let directory = copy_stack(session, "openmpi");
-    let own = four_ranks(&site, "--mpi=pmix", &[]);
-    assert!(own.iter().all(|line| line.contains("Open MPI v4.1.4")), "{own:?}");
-    let bind = format!("BIND_MOUNTS={}", directory.display());
-    configure(session, &[libs(&directory.join("lib"), &["libmpi.so.40"]), bind]);
-    let prefix = format!("OPAL_PREFIX={}", directory.display());
-    let lines = four_ranks(&site, "--mpi=pmix", &["--mpi", "-e", &prefix]);
-    assert!(lines.iter().all(|line| line.contains("Open MPI v5.0.11")), "{lines:?}");
-    assert_eq!(site.0.leftovers(), [""; 0]);
 }

@@ -11,6 +11,7 @@ mod containers;
 mod convert;
 mod hook_failures;
 mod hook_mpi;
+mod hook_mpi_slurm;
 mod hooks;
 mod images;
 mod install;
