@@ -251,8 +251,13 @@ impl Packed {
 /// The real Debian image with su, sudo, a setuid-root `setuid-id`, and `capable-capsh` with
 /// capabilities; see `ci/image`, which makes it once.
 pub fn debian() -> Packed {
+    debian_with("test")
+}
+
+/// One of the real Debian images of `ci/image`.
+pub fn debian_with(name: &str) -> Packed {
     let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../ci/image");
-    let layout = run(std::process::Command::new(script).arg("test"));
+    let layout = run(std::process::Command::new(script).arg(name));
     Packed::read_layout(Path::new(layout.trim()))
 }
 

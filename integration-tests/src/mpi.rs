@@ -8,6 +8,7 @@ use std::process::Command;
 
 use crate::command::run;
 use crate::image::{Dialect, Image, Packed, Packing};
+use crate::session::Session;
 use crate::tarball::Tar;
 
 /// An MPI library.
@@ -62,6 +63,20 @@ impl Mpi {
         }
         directories
     }
+}
+
+/// Puts a copy of an MPI that `ci/mpi-stacks` downloads (`impi`, `mpich-5.0.2`, ..) where the users of
+/// a session may read it, and returns its directory.
+pub fn copy_stack(session: &Session, name: &str) -> PathBuf {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../ci/mpi-stacks");
+    let stacks = run(&mut Command::new(script));
+    let (from, to) = (Path::new(stacks.trim()).join(name), session.directory().join(name));
+    // A link saves time and cache; it needs both on one file system.
+    let linked = Command::new("cp").args(["-al"]).args([&from, &to]).output();
+    if !linked.is_ok_and(|output| output.status.success()) {
+        run(Command::new("cp").args(["-a"]).args([&from, &to]));
+    }
+    to
 }
 
 /// All files below a directory, links to files among them.

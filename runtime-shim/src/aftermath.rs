@@ -4,6 +4,7 @@ use std::os::fd::AsFd;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Pid;
+use sarus_config::hooks::Hook;
 use sarus_sys::process::{self, PidFd};
 use sarus_sys::scratch::Scratch;
 
@@ -30,11 +31,11 @@ pub(crate) struct Aftermath {
 impl Aftermath {
     /// Ends what is left of the container, has the hooks of the stage `poststop` run, leaves the
     /// other runs, and, when nobody uses the image any more, waits until its server is gone.
-    pub(crate) fn clean_up(self) {
+    pub(crate) fn clean_up(self, hooks: &[Hook]) {
         let server = self.server.and_then(|server| Pid::from_raw(server.pid));
         end_children(&[server, self.janitor.as_ref().map(Janitor::pid)]);
         if let Some(janitor) = self.janitor {
-            janitor.finish();
+            janitor.finish(hooks);
         }
         let is_last = match self.membership {
             Some(membership) => membership.leave(),

@@ -57,9 +57,14 @@ pub(crate) struct Ends {
 }
 
 impl Plan<'_> {
-    /// Whether a hook of the stage `poststop` runs for this container.
-    pub(crate) fn has_poststop(&self) -> bool {
-        self.hooks.iter().any(|hook| hook.stages.contains(&Stage::Poststop))
+    /// Whether a hook of that stage runs for this container.
+    pub(crate) fn has(&self, stage: Stage) -> bool {
+        self.hooks.iter().any(|hook| hook.stages.contains(&stage))
+    }
+
+    /// Whether a hook runs whose failure a runtime may pass over in silence.
+    pub(crate) fn has_late_hooks(&self) -> bool {
+        self.has(Stage::Poststart) || self.has(Stage::Poststop)
     }
 }
 
@@ -232,6 +237,8 @@ pub(crate) fn annotations(run: &Run<'_>, stdio: [i32; 3]) -> BTreeMap<String, St
         ("com.hooks.logging.level", level.to_string()),
         ("com.hooks.logging.stdoutfd", stdio[1].to_string()),
         ("com.hooks.logging.stderrfd", stdio[2].to_string()),
+        // crun would throw away what hooks say; this is where it says its own.
+        ("run.oci.hooks.stderr", "/proc/self/fd/2".to_owned()),
         // crun would drop the supplementary groups.
         ("run.oci.keep_original_groups", "1".to_owned()),
     ] {
@@ -275,7 +282,7 @@ fn finish(
     spec["process"]["args"] =
         json!([format!("/proc/self/fd/{}", kept.entry_number), number.to_string()]);
     write_bundle(base, &spec)?;
-    let arguments = plan.runtime.arguments(base, arrangement.preserved(), &plan.id);
+    let arguments = plan.runtime.arguments(base, arrangement.preserved(), plan);
     log::debug!("executing {arguments:?}");
     // Acting with the caller's rights has undone it: prctl(2), PR_SET_PDEATHSIG.
     die_with_supervisor(run.supervisor)?;

@@ -4,6 +4,8 @@ use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 
+use crate::blame::Blame;
+
 /// Why a container was not started, or not waited for.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ShimError {
@@ -75,8 +77,8 @@ pub(crate) enum ShimError {
     ExecuteRuntime { path: PathBuf, source: io::Error },
     #[error("the OCI runtime `{runtime}` could not start the container: {said}")]
     Runtime { runtime: String, said: String },
-    #[error("the hook `{}` of the stage `precreate` failed: {said}", path.display())]
-    PrecreateHook { path: PathBuf, said: String },
+    #[error("{which} failed: {how}")]
+    Hook { which: String, how: String, said: String, advice: Option<String> },
     #[error("cannot start `{program}` in the container: {because}")]
     Command { program: String, because: String, code: u8 },
     #[error("the container could not be entered: cannot {step}")]
@@ -98,7 +100,9 @@ impl ShimError {
     /// What to do about it.
     fn hint(&self) -> Option<String> {
         match self {
-            Self::NoUserNamespace { advice, .. } => Some(advice.clone()),
+            Self::NoUserNamespace { advice, .. } | Self::Hook { advice: Some(advice), .. } => {
+                Some(advice.clone())
+            }
             Self::Config { source } => source.hint(),
             Self::Hooks { source } => source.hint(),
             Self::NoFuse { why, .. } => {
@@ -110,7 +114,7 @@ impl ShimError {
                     "`sarus ps` lists it{who}; choose another `--name`, or `sarus kill` it"
                 ))
             }
-            Self::HookMount { .. } | Self::NoCdiDevice { .. } | Self::PrecreateHook { .. } => {
+            Self::HookMount { .. } | Self::NoCdiDevice { .. } | Self::Hook { .. } => {
                 self.hint_on_hooks().map(str::to_owned)
             }
             _ => self.fixed_hint().map(str::to_owned),
@@ -125,7 +129,7 @@ impl ShimError {
             Self::NoCdiDevice { .. } => Some(
                 "`sarus hooks` lists the hooks: the one for CDI devices must be configured, and run for this container",
             ),
-            Self::PrecreateHook { .. } => {
+            Self::Hook { .. } => {
                 Some("ask who administers the hook; `sarus hooks` shows where it is configured")
             }
             _ => None,
@@ -195,9 +199,17 @@ impl ShimError {
         match self {
             Self::MountImage { said, .. }
             | Self::Unpack { said, .. }
-            | Self::Overlay { said, .. } => Some(said.as_str()).filter(|said| !said.is_empty()),
+            | Self::Overlay { said, .. }
+            | Self::Hook { said, .. } => Some(said.as_str()).filter(|said| !said.is_empty()),
             _ => None,
         }
+    }
+}
+
+impl From<Blame> for ShimError {
+    fn from(blame: Blame) -> Self {
+        let said = blame.words.causes.join("\n  caused by: ");
+        Self::Hook { which: blame.which, how: blame.how, said, advice: blame.words.hint }
     }
 }
 

@@ -11,8 +11,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
 use sarus_config::hooks::{self, Decision, Directories, Hook, Occasion, Stage};
 use sarus_config::{Config, check_trusted};
+use sarus_sys::signals::{SignalMask, set_mask};
 use serde_json::{Value, json};
 
+use crate::blame::{self, Blame, Words};
 use crate::error::ShimError;
 use crate::mode::Mode;
 
@@ -22,8 +24,26 @@ const OUTPUT_MAX: u64 = 64 << 20;
 /// Time that a hook has to plan, where its file names none.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Most of a program's words that go into an error.
-const SAID_MAX: usize = 2000;
+/// How a program failed.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    /// What became of it.
+    pub(crate) how: String,
+    /// What it said.
+    pub(crate) words: Words,
+}
+
+impl Failure {
+    fn new(how: String) -> Self {
+        Self { how, words: Words::default() }
+    }
+
+    /// On one line.
+    pub(crate) fn sentence(&self) -> String {
+        let how = std::iter::once(self.how.as_str());
+        how.chain(self.words.causes.iter().map(String::as_str)).collect::<Vec<_>>().join(": ")
+    }
+}
 
 /// The hooks that run for this container, in their order.
 pub(crate) fn select(
@@ -95,14 +115,17 @@ fn entry(hook: &Hook) -> Value {
 /// leaves it as it was.
 pub(crate) fn precreate(hooks: &[Hook], mut spec: Value) -> Result<Value, ShimError> {
     for hook in hooks.iter().filter(|hook| hook.stages.contains(&Stage::Precreate)) {
-        let failed = |said: String| ShimError::PrecreateHook { path: hook.path.clone(), said };
+        let failed = |failure: Failure| {
+            let which = blame::name(hook, Some(Stage::Precreate));
+            ShimError::from(Blame { which, how: failure.how, words: failure.words })
+        };
         let mut command = program(hook);
         let input = spec.to_string();
         let output =
             run_to_end(&mut command, Some(input.as_bytes()), hook.timeout).map_err(failed)?;
         if output.iter().any(|byte| !byte.is_ascii_whitespace()) {
             spec = serde_json::from_slice(&output)
-                .map_err(|error| failed(format!("its output is no JSON: {error}")))?;
+                .map_err(|error| failed(Failure::new(format!("its output is no JSON: {error}"))))?;
         }
     }
     Ok(spec)
@@ -125,7 +148,8 @@ pub(crate) fn ask(hook: &Hook, input: &Value) -> Result<Value, String> {
     let mut command = program(hook);
     command.arg("--plan");
     let timeout = hook.timeout.unwrap_or(PATIENCE);
-    let said = run_to_end(&mut command, Some(input.to_string().as_bytes()), Some(timeout))?;
+    let said = run_to_end(&mut command, Some(input.to_string().as_bytes()), Some(timeout))
+        .map_err(|failure| failure.sentence())?;
     serde_json::from_slice(&said).map_err(|error| format!("its plan is no JSON: {error}"))
 }
 
@@ -133,19 +157,21 @@ pub(crate) fn ask(hook: &Hook, input: &Value) -> Result<Value, String> {
 /// memory, not pipes, so that neither side ever waits for the other.
 ///
 /// The only place of the shim that starts a program and waits for it, but for the container's
-/// own. An error has the program's words, or what became of it.
+/// own.
 pub(crate) fn run_to_end(
     command: &mut Command,
     input: Option<&[u8]>,
     timeout: Option<Duration>,
-) -> Result<Vec<u8>, String> {
-    let words = |error: std::io::Error| error.to_string();
+) -> Result<Vec<u8>, Failure> {
+    let words = |error: std::io::Error| Failure::new(error.to_string());
     let mut files = Vec::new();
     for name in ["stdin", "stdout", "stderr"] {
         let file = memfd_create(name, MemfdFlags::CLOEXEC).map_err(|e| words(e.into()))?;
         files.push(std::fs::File::from(file));
     }
-    let [stdin, stdout, stderr] = &mut files[..] else { return Err("no files".into()) };
+    let [stdin, stdout, stderr] = &mut files[..] else {
+        return Err(Failure::new("no files".to_owned()));
+    };
     stdin.write_all(input.unwrap_or_default()).map_err(words)?;
     stdin.rewind().map_err(words)?;
     command
@@ -153,20 +179,27 @@ pub(crate) fn run_to_end(
         .stdout(Stdio::from(stdout.try_clone().map_err(words)?))
         .stderr(Stdio::from(stderr.try_clone().map_err(words)?));
     log::debug!("starting {command:?}");
-    let mut child = command.spawn().map_err(words)?;
+    let mut child = spawn_unblocked(command).map_err(words)?;
     let ended = wait(&mut child, timeout);
     let said = read_from_start(stderr).map_err(words)?;
-    let status = ended?;
+    let said = Words::of(&String::from_utf8_lossy(&said));
+    let status = match ended {
+        Ok(status) => status,
+        Err(how) => return Err(Failure { how, words: said }),
+    };
     if status.success() {
         return read_from_start(stdout).map_err(words);
     }
-    let said = String::from_utf8_lossy(&said);
-    let said = said.trim();
-    Err(match said.char_indices().rev().nth(SAID_MAX) {
-        _ if said.is_empty() => status.to_string(),
-        None => format!("{status}: {said}"),
-        Some((start, _)) => format!("{status}: …{}", &said[start..]),
-    })
+    Err(Failure { how: status.to_string(), words: said })
+}
+
+/// Starts a program that has no signal blocked, as it would by inheritance: so that it can be
+/// ended. What is pending reaches this process meanwhile, as it is about to anyway.
+fn spawn_unblocked(command: &mut Command) -> std::io::Result<std::process::Child> {
+    let before = set_mask(SignalMask(0))?;
+    let child = command.spawn();
+    set_mask(before)?;
+    child
 }
 
 fn wait(

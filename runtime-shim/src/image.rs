@@ -256,7 +256,8 @@ impl ImageFile {
         let engine = engine.ok_or_else(|| failed("the engine did not say where it is".into()))?;
         let mut command = std::process::Command::new(&engine);
         command.arg("unpack-image").arg(&self.path).arg(&directory);
-        let said = crate::hooks::run_to_end(&mut command, None, None).map_err(failed)?;
+        let said = crate::hooks::run_to_end(&mut command, None, None)
+            .map_err(|failure| failed(failure.sentence()))?;
         log::debug!("unpacked: {}", String::from_utf8_lossy(&said).trim());
         Ok(Lower { path: directory, server: None, scratch: Some(scratch), was_there: false })
     }

@@ -10,20 +10,26 @@ use std::path::{Path, PathBuf};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::Pid;
+use sarus_config::hooks::{Hook, Stage};
 use sarus_sys::namespace;
 use sarus_sys::process::{self, Fork, fork};
 
+use crate::blame;
 use crate::construct::Plan;
 use crate::descriptors::{duplicate, hide, open_null};
 use crate::error::{ShimError, cannot};
 use crate::image::release_signals;
 use crate::runtime::Runtime;
+use crate::start::shared_output;
+use crate::supervise::read_output;
 
 /// The supervisor's side.
 #[derive(Debug)]
 pub(crate) struct Janitor {
     pid: Pid,
     end: OwnedFd,
+    /// What the runtime and its hooks say.
+    output: OwnedFd,
 }
 
 /// The builder's end.
@@ -41,7 +47,7 @@ pub(crate) struct Lines {
 impl Lines {
     /// Makes the lines, before anybody is forked; `None` where there is nothing to do at the end.
     pub(crate) fn lay(plan: &Plan<'_>) -> Result<Option<(Self, Instructions)>, ShimError> {
-        if !plan.has_poststop() {
+        if !plan.has(Stage::Poststop) {
             return Ok(None);
         }
         let pair = || {
@@ -56,13 +62,14 @@ impl Lines {
 
     /// Starts the janitor.
     pub(crate) fn start(self, plan: &Plan<'_>) -> Result<Janitor, ShimError> {
+        let output = shared_output()?;
         match fork().map_err(cannot("make a process"))? {
             Fork::Child => {
                 drop(self.end);
-                let done = wait_and_delete(plan, &self.instructions, &self.theirs);
+                let done = wait_and_delete(plan, &self.instructions, (&self.theirs, &output));
                 process::exit_at_once(i32::from(done.is_err()))
             }
-            Fork::Parent(child) => Ok(Janitor { pid: child.pid(), end: self.end }),
+            Fork::Parent(child) => Ok(Janitor { pid: child.pid(), end: self.end, output }),
         }
     }
 }
@@ -89,14 +96,19 @@ impl Janitor {
         self.pid
     }
 
-    /// Has the hooks run, and waits for them.
-    pub(crate) fn finish(self) {
+    /// Has the hooks run, waits for them, and warns of what failed, since nothing else follows
+    /// from it.
+    pub(crate) fn finish(self, hooks: &[Hook]) {
         drop(self.end);
         let options = rustix::process::WaitOptions::empty();
         let ended = rustix::io::retry_on_intr(|| rustix::process::waitpid(Some(self.pid), options));
         let succeeded = matches!(&ended, Ok(Some((_, status))) if status.exit_status() == Some(0));
-        if !succeeded {
-            log::warn!("the hooks after the container's end failed");
+        let said = read_output(&self.output).unwrap_or_default();
+        // A runtime may go on after such a failure, and only say it.
+        match blame::find(&said, hooks, &[Stage::Poststop]) {
+            Some(blame) => crate::complain(&blame.warning()),
+            None if succeeded => {}
+            None => log::warn!("the hooks after the container's end failed"),
         }
     }
 }
@@ -104,13 +116,13 @@ impl Janitor {
 fn wait_and_delete(
     plan: &Plan<'_>,
     instructions: &OwnedFd,
-    supervisor: &OwnedFd,
+    (supervisor, output): (&OwnedFd, &OwnedFd),
 ) -> Result<std::convert::Infallible, ShimError> {
     let failed = cannot("run the hooks after the container's end");
     hide(&plan.run.caller.descriptors);
     let null = open_null()?;
-    for target in 0..3 {
-        duplicate(&null, target).map_err(&failed)?;
+    for (source, target) in [(&null, 0), (output, 1), (output, 2)] {
+        duplicate(source, target).map_err(&failed)?;
     }
     let mut packet = [0_u8; 8192];
     let size = rustix::io::retry_on_intr(|| rustix::io::read(instructions, &mut packet));
@@ -131,7 +143,7 @@ fn wait_and_delete(
     }
     namespace::join(mounts.as_fd()).map_err(&failed)?;
     release_signals()?;
-    let arguments = plan.runtime.delete_arguments(&own, &plan.id);
+    let arguments = plan.runtime.delete_arguments(&own, plan);
     let path = plan.runtime.path.as_os_str();
     Err(failed(process::execute(path, &arguments, &Runtime::environment())))
 }

@@ -5,6 +5,7 @@
 
 mod adopt;
 mod aftermath;
+mod blame;
 mod block;
 mod bundle;
 mod caller;

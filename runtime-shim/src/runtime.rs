@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use sarus_config::{Config, Runtime as Choice};
 use sarus_launch::Request;
 
+use crate::construct::Plan;
 use crate::error::ShimError;
 
 /// Where runtimes are looked for. Not the caller's `PATH`: what runs as root is the site's.
@@ -66,28 +67,33 @@ fn is_program(path: &Path) -> bool {
 impl Runtime {
     /// The arguments that start the container of the bundle at `base` and return, with `--`
     /// options first: state and log are in `base` too.
-    pub(crate) fn arguments(&self, base: &Path, preserved: i32, id: &str) -> Vec<CString> {
+    pub(crate) fn arguments(&self, base: &Path, preserved: i32, plan: &Plan<'_>) -> Vec<CString> {
         let mut arguments = vec![self.path.as_os_str().as_bytes().to_vec()];
-        arguments.extend(self.global_options(base));
+        arguments.extend(self.global_options(base, path_in(base, "log"), plan));
         arguments.extend(["run", "--detach", "--preserve-fds"].map(Into::into));
         arguments.push(preserved.to_string().into());
-        arguments.extend(["--bundle".into(), path_in(base, "bundle"), id.into()]);
+        arguments.extend(["--bundle".into(), path_in(base, "bundle"), plan.id.clone().into()]);
         c_strings(arguments)
     }
 
     /// The arguments that run the `poststop` hooks and forget the container.
-    pub(crate) fn delete_arguments(&self, base: &Path, id: &str) -> Vec<CString> {
+    pub(crate) fn delete_arguments(&self, base: &Path, plan: &Plan<'_>) -> Vec<CString> {
         let mut arguments = vec![self.path.as_os_str().as_bytes().to_vec()];
-        arguments.extend(self.global_options(base));
-        arguments.extend(["delete", "--force", id].map(Into::into));
+        // runc says in its log alone that such a hook failed.
+        let log = if self.is_crun { path_in(base, "log") } else { "/proc/self/fd/2".into() };
+        arguments.extend(self.global_options(base, log, plan));
+        arguments.extend(["delete", "--force", &plan.id].map(Into::into));
         c_strings(arguments)
     }
 
-    fn global_options(&self, base: &Path) -> Vec<Vec<u8>> {
-        let mut options =
-            vec!["--root".into(), path_in(base, "state"), "--log".into(), path_in(base, "log")];
+    fn global_options(&self, base: &Path, log: Vec<u8>, plan: &Plan<'_>) -> Vec<Vec<u8>> {
+        let mut options = vec!["--root".into(), path_in(base, "state"), "--log".into(), log];
         if self.is_crun {
             options.push("--cgroup-manager=disabled".into());
+            if plan.has_late_hooks() {
+                // Else it says nothing of those that fail.
+                options.push("--debug".into());
+            }
         } else {
             // Means the cgroups only: to go on where they are read-only.
             options.extend(["--rootless", "true"].map(Into::into));

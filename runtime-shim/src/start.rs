@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::fs::{MemfdFlags, OFlags, memfd_create};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use sarus_config::{Config, SYSTEM_CONFIG, check_trusted, config_home, load_for_user, load_system};
 use sarus_launch::Request;
@@ -178,6 +178,15 @@ fn claim_name(plan: &Plan<'_>) -> Result<Option<(Rendezvous, u64)>, ShimError> {
     }
 }
 
+/// A file in memory for what a runtime and its hooks say. They have descriptors of their own for
+/// it, so that each has to write at the end.
+pub(crate) fn shared_output() -> Result<OwnedFd, ShimError> {
+    let failed = |e: rustix::io::Errno| cannot("make a file in memory")(e.into());
+    let output = memfd_create("runtime", MemfdFlags::CLOEXEC).map_err(failed)?;
+    rustix::fs::fcntl_setfl(&output, OFlags::APPEND).map_err(failed)?;
+    Ok(output)
+}
+
 /// Connects supervisor and builder.
 pub(crate) fn connect() -> Result<(OurEnds, Ends), ShimError> {
     let failed = |e: rustix::io::Errno| cannot("make a socket")(e.into());
@@ -187,7 +196,7 @@ pub(crate) fn connect() -> Result<(OurEnds, Ends), ShimError> {
     };
     let (entry, theirs) = pair()?;
     let (progress, report): (OwnedFd, OwnedFd) = pair()?;
-    let output = memfd_create("runtime", MemfdFlags::CLOEXEC).map_err(failed)?;
+    let output = shared_output()?;
     let copy = output.try_clone().map_err(cannot("copy a descriptor"))?;
     let ends = Ends { entry: theirs, progress: report, output: copy };
     Ok((OurEnds { entry: Channel::new(entry)?, progress, output }, ends))

@@ -7,10 +7,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use sarus_config::hooks::{Hook, Stage};
 use sarus_sys::process::{self, Ended, PidFd};
 use sarus_sys::signals::{Received, SignalReader, stop_self};
 
 use crate::aftermath::Aftermath;
+use crate::blame::{self, Words};
 use crate::channel::{Channel, News};
 use crate::construct::Plan;
 use crate::error::{ShimError, cannot};
@@ -20,6 +22,15 @@ use crate::reports::{self, Report};
 use crate::setup::Membership;
 use crate::terminal::Terminal;
 use crate::{hooks, record, scratch};
+
+/// The stages of which a runtime runs the hooks before it is done.
+const STAGES: [Stage; 5] = [
+    Stage::Prestart,
+    Stage::CreateRuntime,
+    Stage::CreateContainer,
+    Stage::StartContainer,
+    Stage::Poststart,
+];
 
 /// The supervisor's ends of what connects it to its child.
 #[derive(Debug)]
@@ -256,6 +267,9 @@ impl<'a> Supervisor<'a> {
         let runtime_done = self.state.runtime == Some(Ended::Exited(0)) || pid == self.builder;
         let own = rustix::process::getpid().as_raw_nonzero().get();
         if runtime_done && process::parent(pid) == Some(own) {
+            if let Some(failure) = self.poststart_failed() {
+                return Err(failure);
+            }
             if let (Charge::Container(plan), Some((_, workdir, environment))) =
                 (self.charge, &self.state.built)
             {
@@ -265,6 +279,16 @@ impl<'a> Supervisor<'a> {
             self.state.released = true;
         }
         Ok(())
+    }
+
+    /// A hook of the stage `poststart` that failed: crun goes on after it, runc does not.
+    fn poststart_failed(&self) -> Option<ShimError> {
+        let Charge::Container(plan) = self.charge else { return None };
+        if !plan.has(Stage::Poststart) {
+            return None;
+        }
+        let said = read_output(&self.ends.output).ok()?;
+        blame::find(&said, &plan.hooks, &[Stage::Poststart]).map(ShimError::from)
     }
 
     fn result(&mut self) -> Option<Result<i32, ShimError>> {
@@ -279,6 +303,11 @@ impl<'a> Supervisor<'a> {
             Some(Ended::Exited(0)) | None => {}
             Some(_) if command == Some(self.builder) => {}
             Some(ended) => return Some(Err(self.runtime_failed(ended))),
+        }
+        // The runtime is content, and yet nobody says that he is there: the process ended before it
+        // became `sarus-entry`, in a hook of the stage `startContainer`.
+        if command.is_none() && !self.ends.entry.is_open() && self.state.runtime.is_some() {
+            return Some(Err(self.runtime_failed(Ended::Exited(0))));
         }
         let ended = self.state.ended.iter().find(|(pid, _)| Some(*pid) == command)?.1;
         // What the entry said of a failure came before its end.
@@ -314,7 +343,14 @@ impl<'a> Supervisor<'a> {
             };
         };
         log::debug!("the runtime's files were in `{}`", own.display());
-        runtime_said(&plan.runtime.path, &self.ends.output, ended)
+        let said = match read_output(&self.ends.output) {
+            Ok(said) => said,
+            Err(source) => return cannot("read what the runtime said")(source),
+        };
+        match blame::find(&said, &plan.hooks, &STAGES) {
+            Some(blame) => blame.into(),
+            None => runtime_said(&plan.runtime.path, &said, ended),
+        }
     }
 
     /// Gives back what the run has.
@@ -323,19 +359,24 @@ impl<'a> Supervisor<'a> {
         self.forwarder.stop();
         // Whoever waits for this process is not to wait any longer.
         drop(self.ends);
-        self.after.clean_up();
+        let hooks: &[Hook] = match self.charge {
+            Charge::Container(plan) => &plan.hooks,
+            Charge::Program(_) => &[],
+        };
+        self.after.clean_up(hooks);
         drop(self.state.record);
     }
 }
 
+/// All that was written to a file in memory.
+pub(crate) fn read_output(output: &OwnedFd) -> std::io::Result<String> {
+    let mut output = std::fs::File::from(output.try_clone()?);
+    Ok(String::from_utf8_lossy(&hooks::read_from_start(&mut output)?).into_owned())
+}
+
 /// The runtime's own words.
-fn runtime_said(runtime: &Path, output: &OwnedFd, ended: Ended) -> ShimError {
-    let mut output = std::fs::File::from(match output.try_clone() {
-        Ok(copy) => copy,
-        Err(source) => return cannot("read what the runtime said")(source),
-    });
-    let said = hooks::read_from_start(&mut output).unwrap_or_default();
-    let said = String::from_utf8_lossy(&said).trim().replace('\n', "; ");
+fn runtime_said(runtime: &Path, said: &str, ended: Ended) -> ShimError {
+    let said = Words::of(said).causes.join("; ");
     let runtime = runtime.display().to_string();
     let said = if said.is_empty() { format!("{ended:?}") } else { said };
     ShimError::Runtime { runtime, said }

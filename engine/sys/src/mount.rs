@@ -148,6 +148,18 @@ impl DetachedMount {
         mount_setattr(self.0.as_fd(), libc::AT_RECURSIVE, &request)
     }
 
+    /// Takes the flag "read-only" from the mount, not from those below it: a copy of a read-only
+    /// mount may be written to where its file system may.
+    ///
+    /// # Errors
+    ///
+    /// `EPERM` without `CAP_SYS_ADMIN`, and where a mount namespace with more rights made it read-only;
+    /// `ENOSYS` before Linux 5.12.
+    pub fn allow_writes(&self) -> io::Result<()> {
+        let request = MountSetattr { clear: libc::MOUNT_ATTR_RDONLY, ..MountSetattr::default() };
+        mount_setattr(self.0.as_fd(), 0, &request)
+    }
+
     /// Shows the mount's files with other owners: id 0 of the file system as the id that 0 is
     /// mapped to in `user_namespace`. For a mount that was never attached.
     ///

@@ -5,7 +5,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, fstat, open, openat, symlinkat, unlinkat};
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, StatVfsMountFlags, fstat, fstatvfs, open, openat, symlinkat,
+    unlinkat,
+};
 use sarus_sys::identity::{self, with_rights_of};
 use sarus_sys::mount::{Attributes, DetachedMount};
 use sarus_sys::root::{Kind, Root};
@@ -81,10 +84,27 @@ fn attach(
     let attach = || {
         let is_directory = FileType::from_raw_mode(fstat(&mount)?.st_mode) == FileType::Directory;
         let kind = if is_directory { Kind::Directory } else { Kind::File };
-        let target = ensure(container, root, destination, kind)?;
+        let target = match writable(root)? {
+            Some(copy) => {
+                ensure(container, Root(copy.as_fd()), destination, kind)?;
+                root.resolve(destination)?
+            }
+            None => ensure(container, root, destination, kind)?,
+        };
         mount.attach(target.as_fd())
     };
     Ok(attach())
+}
+
+/// A copy of the container's root that may be written to, where the root is read-only: crun makes
+/// it so before the stage `createContainer`, although hooks have yet to make the places for mounts.
+fn writable(root: Root<'_>) -> std::io::Result<Option<DetachedMount>> {
+    if !fstatvfs(root.0)?.f_flag.contains(StatVfsMountFlags::RDONLY) {
+        return Ok(None);
+    }
+    let copy = DetachedMount::copy_of_descriptor(root.0)?;
+    copy.allow_writes()?;
+    Ok(Some(copy))
 }
 
 /// Finds a place in the container, or makes it: with the user's rights, where those do not
@@ -185,6 +205,8 @@ fn link(
 ) -> Result<std::io::Result<()>, Failure> {
     let root = container.root()?;
     let make = || {
+        let copy = writable(root)?;
+        let root = copy.as_ref().map_or(root, |copy| Root(copy.as_fd()));
         let (directory, name) = parent_of(container, root, destination)?;
         as_user(container, || {
             if let Ok(old) = rustix::fs::readlinkat(&directory, &name, Vec::new()) {
@@ -230,6 +252,8 @@ fn add_to_ld_cache(
         }
     };
     let write = || {
+        let copy = writable(root)?;
+        let root = copy.as_ref().map_or(root, |copy| Root(copy.as_fd()));
         let (directory, name) = parent_of(container, root, Path::new(LD_CACHE))?;
         as_user(container, || {
             let aside = format!(".{}.{}", name.display(), std::process::id());

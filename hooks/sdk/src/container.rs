@@ -6,7 +6,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, open};
-use sarus_sys::namespace;
 use sarus_sys::root::Root;
 use serde_json::Value;
 
@@ -134,7 +133,7 @@ impl Container {
     /// The ids of the container's process, as this process sees them: those outside, where the
     /// container has a user namespace and this process is in none.
     pub fn person(&self) -> Person {
-        self.person_seen_from(namespace::is_initial_user())
+        self.person_seen_from(sarus_sys::namespace::is_initial_user())
     }
 
     fn person_seen_from(&self, initial: bool) -> Person {

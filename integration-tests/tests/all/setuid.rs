@@ -1,8 +1,11 @@
 //! The shim installed setuid root: what it gives a user, and what it refuses to those who attack it.
 
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
-use sarus_integration_tests::{Image, Invocation, Output, Packed, Runtime, Tar, Who};
+use sarus_integration_tests::{
+    Image, Invocation, Output, Packed, Runtime, Tar, Who, copy_stack, debian_with,
+};
 
 use crate::{Ground, in_mode};
 
@@ -11,14 +14,16 @@ in_mode!(
     User,
     Runc,
     a_user_gets_the_kernels_mount_and_no_privilege,
-    a_hostile_image_leads_nowhere
+    a_hostile_image_leads_nowhere,
+    roots_hooks_give_a_user_the_hosts_mpi
 );
 in_mode!(
     with_crun,
     User,
     Crun,
     a_user_gets_the_kernels_mount_and_no_privilege,
-    a_hostile_image_leads_nowhere
+    a_hostile_image_leads_nowhere,
+    roots_hooks_give_a_user_the_hosts_mpi
 );
 
 /// Installs the programs and a store where nobody but root can write, and starts a command as the
@@ -116,6 +121,32 @@ fn a_user_gets_the_kernels_mount_and_no_privilege(_: Who, runtime: Runtime) {
                   sarus kill there; wait $!; echo $?; rm up";
     let output = site.user(&["bash", "-c", script, IMAGE]).run();
     assert_eq!(output.ok(), format!("there\ntext\n{uid}\nCapBnd:\t{zero}\n137\n"), "{output}");
+}
+
+/// The hooks `glibc` and `mpi`, with the host's MPI libraries from `$STACK` or Debian's.
+const MPI: &str = r#"mkdir /srv/hooks /srv/mpi; cp "$STACK" /srv/mpi
+    for name in 05-glibc 10-mpi; do
+        printf '{"version": "1.0.0", "hook": {"path": "/srv/bin/sarus-hook-%s", "env": ["MPI_LIBS=%s"]},
+            "when": {"annotations": {"^com.hooks.%s.enabled$": "true"}}, "stages": ["createContainer"]}' \
+            ${name#*-} "$(echo /srv/mpi/*)" ${name#*-} > /srv/hooks/$name.json
+    done"#;
+
+fn roots_hooks_give_a_user_the_hosts_mpi(_: Who, runtime: Runtime) {
+    let mut site = Site::with(runtime, &debian_with("mpich"));
+    site.config = r#"{"centralizedRepositoryDir": "/srv/store", "hooksDir": ["/srv/hooks"]}"#;
+    site.prepare = MPI;
+    let impi = copy_stack(&site.ground.session, "impi").join("lib/libmpi.so.12.0.0");
+    for (stack, want) in [
+        (impi.as_path(), "Intel(R) MPI Library 2021.19"),
+        (Path::new("/usr/lib/x86_64-linux-gnu/libmpich.so.12"), "4.0.2"),
+    ] {
+        let words = ["sarus", "--verbose", "run", "--runtime", runtime.name(), "--mpi", IMAGE];
+        let hello = site.user(&words).args(["/usr/local/bin/hello"]);
+        let output = hello.env("STACK", stack).run();
+        assert!(is_privileged(&output), "{output}");
+        assert!(output.ok().starts_with("rank 0 of 1: "), "{output}");
+        assert!(output.stdout.contains(want), "{output}");
+    }
 }
 
 #[test]
