@@ -10,6 +10,7 @@ mod bad_input;
 mod containers;
 mod convert;
 mod hook_failures;
+mod hook_slurm_sync;
 mod hooks;
 mod images;
 mod install;
