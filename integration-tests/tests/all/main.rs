@@ -11,6 +11,7 @@ mod containers;
 mod convert;
 mod hook_failures;
 mod hook_slurm_sync;
+mod hook_ssh;
 mod hooks;
 mod images;
 mod install;
