@@ -194,6 +194,20 @@ impl Session {
         };
     }
 
+    /// [`Session::configure`] with one of the programs under test, which may be executed: where a
+    /// privileged shim trusts it. Returns its path as `sarus` sees it.
+    pub fn configure_program(&self, name: &str) -> PathBuf {
+        let content = fs_err::read(self.programs.path(name)).expect("a program");
+        self.configure(name, content);
+        let written = match self.user {
+            Some(_) => self.configuration(),
+            None => self.directory.join("site/sarus"),
+        };
+        let anyone = std::fs::Permissions::from_mode(0o755);
+        fs_err::set_permissions(written.join(name), anyone).expect("it is ours");
+        self.configuration().join(name)
+    }
+
     /// A command that sees what [`Session::configure`] wrote: for root in a mount namespace, so
     /// that no other test sees it.
     pub fn configured(&self, command: Invocation) -> Invocation {

@@ -13,7 +13,8 @@ pub(crate) const CDI: &str = "cdi.k8s.io/sarus";
 const MPI: &str = "com.hooks.mpi.enabled";
 const MPI_TYPE: &str = "com.hooks.mpi.type";
 const GLIBC: &str = "com.hooks.glibc.enabled";
-const SSH: &str = "com.hooks.ssh.enabled";
+/// Turns on the hook of `--ssh`.
+pub(crate) const SSH: &str = "com.hooks.ssh.enabled";
 const SLURM_SYNC: &str = "com.hooks.slurm-global-sync.enabled";
 
 /// The container's annotations: what `--mpi`, `--mpi-type`, `--glibc` and `--ssh` stand for, and

@@ -58,6 +58,8 @@ pub enum Command {
     Export(ExportArgs),
     /// List the hooks, and whether each would run
     Hooks(HooksArgs),
+    /// Make the keys by which your containers reach each other (`sarus run --ssh`)
+    SshKeygen(SshKeygenArgs),
     /// Store credentials for a registry
     Login(LoginArgs),
     /// Remove the credentials for a registry
@@ -69,6 +71,13 @@ pub enum Command {
     /// Unpack an image file to a directory
     #[command(hide = true)]
     UnpackImage(UnpackArgs),
+}
+
+#[derive(Debug, Clone, Copy, Args)]
+pub struct SshKeygenArgs {
+    /// Replace the keys that there are
+    #[arg(long)]
+    pub overwrite: bool,
 }
 
 #[derive(Debug, Args)]

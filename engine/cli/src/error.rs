@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt::Write as _;
 use std::io;
+use std::path::PathBuf;
 
 use sarus_config::ConfigError;
 use sarus_config::hooks::HookError;
@@ -42,6 +43,18 @@ pub enum CliError {
     /// The working directory is gone or unreadable.
     #[error("cannot tell the working directory")]
     WorkingDirectory {
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// `ssh-keygen` where no hook is turned on by `--ssh`.
+    #[error("the site has no hook for `sarus run --ssh`")]
+    NoSshHook,
+    /// A program of the site's could not be executed.
+    #[error("cannot execute `{}`", path.display())]
+    Program {
+        /// The program.
+        path: PathBuf,
         /// The system's answer.
         #[source]
         source: io::Error,
@@ -102,6 +115,11 @@ impl CliError {
             Self::Usage(error) => error.hint(),
             Self::Image(error) => error.hint(),
             Self::Launch(error) => error.hint(),
+            Self::NoSshHook => Some(
+                "`sarus hooks` lists those there are; CONFIGURATION.md says how one is added"
+                    .to_owned(),
+            ),
+            Self::Program { .. } => Some("`sarus hooks` shows the file that names it".to_owned()),
             Self::NoHome => Some("set `HOME` to your home directory".to_owned()),
             Self::NoSiteStore => Some(
                 "the site sets it by `centralizedRepositoryDir` in /etc/sarus/sarus.json"

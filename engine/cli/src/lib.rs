@@ -22,6 +22,7 @@ mod run;
 pub mod running;
 mod secret;
 pub mod settings;
+mod ssh_keygen;
 pub mod usage;
 pub mod variables;
 mod version;
@@ -73,6 +74,7 @@ fn execute(arguments: Arguments) -> Result<(), CliError> {
         Command::Rmi(args) => images::rmi(&args),
         Command::Inspect(args) => images::inspect(&args),
         Command::Hooks(args) => hooks::hooks(&args),
+        Command::SshKeygen(args) => ssh_keygen::ssh_keygen(&args),
         Command::Login(args) => login::login(&args),
         Command::Logout(args) => login::logout(&args),
         Command::Completion(args) => version::completion(&args),

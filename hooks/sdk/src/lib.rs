@@ -30,6 +30,7 @@
 //! Specifications: <https://github.com/opencontainers/runtime-spec/blob/v1.0.2/config.md#posix-platform-hooks>,
 //! `oci-hooks(5)` for `precreate`.
 
+mod account;
 mod apart;
 mod apply;
 mod container;
@@ -47,6 +48,7 @@ mod survey;
 use std::io::Write;
 use std::process::ExitCode;
 
+pub use account::{Account, give_up_rights, host_user};
 pub use container::{Container, Person};
 pub use failure::Failure;
 pub use input::{INPUT_SIZE_MAX, State};
@@ -75,6 +77,9 @@ fn attempt(
     name: &str,
     plan: impl FnOnce(&Container) -> Result<Plan, Failure>,
 ) -> Result<(), Failure> {
+    // crun starts hooks with all signals blocked: then nothing but SIGKILL ends them.
+    sarus_sys::signals::set_mask(sarus_sys::signals::SignalMask(0))
+        .map_err(|error| Failure::new("cannot unblock signals").because(error))?;
     let only_plan = std::env::args_os().skip(1).any(|argument| argument == "--plan");
     let container = Container::from_stdin()?;
     logging::start(name, &container);

@@ -18,6 +18,8 @@ mod hook_mount;
 mod hook_mpi;
 mod hook_mpi_slurm;
 mod hook_site;
+mod hook_slurm_sync;
+mod hook_ssh;
 mod hook_timestamp;
 mod hooks;
 mod hooks_elsewhere;
