@@ -11,6 +11,7 @@ mod containers;
 mod convert;
 mod explain;
 mod glibc_image;
+mod guides;
 mod hook_fabric;
 mod hook_failures;
 mod hook_gpu;
