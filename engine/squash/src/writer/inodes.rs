@@ -38,12 +38,15 @@ impl<'a> Inodes<'a> {
         contents: &'a Contents,
         compression: Compression,
     ) -> Result<Self, WriteError> {
+        // As they are: the kernel keeps eight blocks only and would decompress the others again for
+        // every directory that is listed. It costs about 1 % of an image.
+        let raw = || MetadataWriter::new(Compression::None);
         Ok(Self {
             tree,
             order,
             contents,
-            inodes: MetadataWriter::new(compression)?,
-            directories: MetadataWriter::new(compression)?,
+            inodes: raw()?,
+            directories: raw()?,
             owners: Owners::default(),
             xattrs: XattrSets::new(compression)?,
             places: vec![None; tree.len()],

@@ -153,9 +153,9 @@ fn encode_fragments(fragments: &[Fragment]) -> Vec<u8> {
 }
 
 fn flags(compression: Compression, contents: &Contents, has_xattrs: bool) -> u16 {
-    let mut flags = flag::EXPORTABLE | flag::RAW_IDS;
+    let mut flags = flag::EXPORTABLE | flag::RAW_IDS | flag::RAW_INODES;
     if compression == Compression::None {
-        flags |= flag::RAW_INODES | flag::RAW_DATA | flag::RAW_FRAGMENTS | flag::RAW_XATTRS;
+        flags |= flag::RAW_DATA | flag::RAW_FRAGMENTS | flag::RAW_XATTRS;
     }
     flags |= match contents.fragments.is_empty() {
         true => flag::NO_FRAGMENTS,
