@@ -55,7 +55,7 @@ enum Said<'a> {
     Number(usize, Option<Stage>),
     /// A hook with that program.
     Program(&'a str),
-    /// One that the container's first process runs before its root is entered.
+    /// One that the container's first process runs.
     Inside,
 }
 
@@ -101,7 +101,7 @@ fn candidates<'h>(hooks: &'h [Hook], stages: &[Stage], said: &Said<'_>) -> Vec<(
             let is_it = match *said {
                 Said::Number(number, of) => index == number && of.is_none_or(|of| of == *stage),
                 Said::Program(path) => hook.path.to_str() == Some(path),
-                Said::Inside => *stage == Stage::CreateContainer,
+                Said::Inside => matches!(stage, Stage::CreateContainer | Stage::StartContainer),
             };
             if is_it {
                 found.push((hook, *stage));
@@ -174,6 +174,8 @@ fn of_crun(output: &str) -> Option<(Said<'_>, How, &str)> {
     let line = words.rfind('\n').map_or(words, |end| &words[end + 1..]);
     let is_time = line.starts_with(|first: char| first.is_ascii_digit()) && line.ends_with("Z: ");
     let words = if is_time { &words[..words.len() - line.len()] } else { words };
+    // What the first process says when it goes on without a command.
+    let words = words.trim_end().trim_end_matches("executable path not specified");
     Some((Said::Program(program), how, words))
 }
 
