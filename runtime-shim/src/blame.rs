@@ -55,6 +55,8 @@ enum Said<'a> {
     Number(usize, Option<Stage>),
     /// A hook with that program.
     Program(&'a str),
+    /// One that the container's first process runs.
+    Inside,
 }
 
 /// The hook that failed, if that is what the runtime's output says. `stages` are those that have
@@ -63,6 +65,9 @@ pub(crate) fn find(output: &str, hooks: &[Hook], stages: &[Stage]) -> Option<Bla
     let output = &*plain(output);
     let (said, how, words) = of_runc(output).or_else(|| of_crun(output))?;
     let found = candidates(hooks, stages, &said);
+    if said == Said::Inside && found.is_empty() {
+        return None;
+    }
     let which = match found[..] {
         [] => "a hook".to_owned(),
         [(hook, stage)] => name(hook, Some(stage)),
@@ -96,6 +101,7 @@ fn candidates<'h>(hooks: &'h [Hook], stages: &[Stage], said: &Said<'_>) -> Vec<(
             let is_it = match *said {
                 Said::Number(number, of) => index == number && of.is_none_or(|of| of == *stage),
                 Said::Program(path) => hook.path.to_str() == Some(path),
+                Said::Inside => matches!(stage, Stage::CreateContainer | Stage::StartContainer),
             };
             if is_it {
                 found.push((hook, *stage));
@@ -150,8 +156,13 @@ fn of_runc(output: &str) -> Option<(Said<'_>, How, &str)> {
 fn of_crun(output: &str) -> Option<(Said<'_>, How, &str)> {
     const ENDED: &str = "error executing hook `";
     const LATE: &str = "timeout expired for `";
+    // The process that ran the hook ended before crun read its message.
+    const LOST: &str = "read from the init process";
     let places = [(output.find(ENDED), ENDED), (output.find(LATE), LATE)];
-    let (at, start) = places.into_iter().find_map(|(at, start)| Some((at?, start)))?;
+    let Some((at, start)) = places.into_iter().find_map(|(at, start)| Some((at?, start))) else {
+        let words = &output[..output.find(LOST)?];
+        return Some((Said::Inside, How::Ended("crun does not say how".to_owned()), words));
+    };
     let (program, rest) = output[at + start.len()..].split_once('`')?;
     let code = rest.strip_prefix(" (exit code: ").and_then(|rest| rest.split(')').next());
     let how = match code {
@@ -163,6 +174,8 @@ fn of_crun(output: &str) -> Option<(Said<'_>, How, &str)> {
     let line = words.rfind('\n').map_or(words, |end| &words[end + 1..]);
     let is_time = line.starts_with(|first: char| first.is_ascii_digit()) && line.ends_with("Z: ");
     let words = if is_time { &words[..words.len() - line.len()] } else { words };
+    // What the first process says when it goes on without a command.
+    let words = words.trim_end().trim_end_matches("executable path not specified");
     Some((Said::Program(program), how, words))
 }
 
@@ -292,6 +305,11 @@ mod tests {
         for output in ["", "exec failed: no such file", "hook #", "error executing hook `"] {
             assert_eq!(find(output, &hooks(), &Stage::ALL), None, "{output}");
         }
+        let lost = "words\nread from the init process\n";
+        assert_eq!(find(lost, &hooks()[..1], &Stage::ALL), None, "no hook there");
+        let found = find(lost, &hooks()[1..2], &[Stage::CreateContainer]).unwrap();
+        assert_eq!(found.which, "hook `/h/b.json` (stage createContainer)");
+        assert_eq!(found.words.causes, ["words"]);
         let elsewhere = "error executing hook `/bin/seal` (exit code: 1)";
         assert_eq!(find(elsewhere, &hooks(), &Stage::ALL).unwrap().which, "a hook");
     }

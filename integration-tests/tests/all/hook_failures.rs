@@ -50,7 +50,13 @@ fn at_each_stage(who: Who, runtime: Runtime, (script, parts): (&str, &[&str])) -
         configure(&ground, &[("10-broken.json", hook(script, &[stage]))]);
         let output = run(&ground);
         output.explains(125, &["hooks.d/10-broken.json` (stage ", stage, "failed: "]);
-        output.explains(125, parts);
+        // crun loses its own message where the process that ran the hook is quicker.
+        let is_lost = output.stderr.contains("failed: crun does not say how");
+        let inside = ["createContainer", "startContainer"].contains(&stage);
+        assert!(!is_lost || (runtime == Runtime::Crun && inside), "{output}");
+        if !is_lost {
+            output.explains(125, parts);
+        }
         for noise in NOISE {
             assert!(!output.stderr.contains(noise), "{noise:?}: {output}");
         }
@@ -72,7 +78,7 @@ fn a_hook_that_hangs_is_killed_at_its_time_out(who: Who, runtime: Runtime) {
 
 fn a_hook_that_crashes_is_said_to_have(who: Who, runtime: Runtime) {
     for output in at_each_stage(who, runtime, ("echo I crash >&2; kill -KILL $$", &["I crash"])) {
-        let said = ["SIGKILL", "signal: killed", "exit status: 137"];
+        let said = ["SIGKILL", "signal: killed", "exit status: 137", "does not say how"];
         assert!(said.iter().any(|said| output.stderr.contains(said)), "{output}");
     }
 }
@@ -96,7 +102,8 @@ fn of_several_hooks_the_one_that_failed_is_named(who: Who, runtime: Runtime) {
     });
     configure(&ground, &[("10-good.json", good), ("20-bad.json", bad)]);
     let output = run(&ground);
-    output.explains(125, &["hooks.d/20-bad.json` (stage createContainer) failed: exit status: 4"]);
+    output.explains(125, &["hooks.d/20-bad.json` (stage createContainer) failed: "]);
+    output.explains(125, &["caused by: no\n"]);
     assert!(!output.stderr.contains("10-good"), "{output}");
 }
 

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use sarus_integration_tests::{Invocation, Running, Runtime, Session, Who, wait_gone};
+use sarus_integration_tests::{Cluster, Invocation, Running, Runtime, Session, Who, wait_gone};
 use serde_json::json;
 
 use crate::{Ground, in_every_mode};
@@ -264,4 +264,25 @@ fn a_task_that_does_not_come_is_named_and_ends_the_run(who: Who, runtime: Runtim
     configure(&ground, 1);
     let output = rank(&ground, Step::new(2, 1), 0).run();
     output.explains(125, &["not all tasks of step", "missing of 2 tasks: 1", "slurm-sync"]);
+}
+
+/// Three nodes with two tasks each: all tasks meet, and one that does not come is named by all others.
+#[test]
+fn hook_slurm_sync_works_under_slurm() {
+    let ground = Ground::new(Who::User, Runtime::Crun);
+    configure(&ground, 3);
+    let cluster = Cluster::start(&ground.session, 3);
+    let sarus = ground.session.programs().path("sarus").display().to_string();
+    let annotation = "com.hooks.slurm-global-sync.enabled=true";
+    let run = format!("exec {sarus} run --annotation {annotation} {} echo started", ground.image);
+    let step = |script: &str| {
+        let options = ["-N3", "--ntasks-per-node=2"];
+        cluster.srun(&ground.session, options).args(["sh", "-c", script]).run()
+    };
+    assert_eq!(step(&run).ok(), "started\n".repeat(6));
+    let output = step(&format!("[ $SLURM_PROCID = 4 ] || {run}"));
+    assert_eq!(output.stdout, "", "{output}");
+    assert_eq!(output.code(), Some(125), "{output}");
+    assert_eq!(output.stderr.matches("missing of 6 tasks: 4").count(), 5, "{output}");
+    assert_eq!(cluster.leftovers(), [""; 0]);
 }
