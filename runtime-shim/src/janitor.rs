@@ -108,7 +108,15 @@ impl Janitor {
         match blame::find(&said, hooks, &[Stage::Poststop]) {
             Some(blame) => crate::complain(&blame.warning()),
             None if succeeded => {}
-            None => log::warn!("the hooks after the container's end failed"),
+            None => {
+                let late = hooks.iter().filter(|hook| hook.stages.contains(&Stage::Poststop));
+                let names: Vec<String> =
+                    late.map(|hook| blame::name(hook, Some(Stage::Poststop))).collect();
+                let how = "the runtime does not say how".to_owned();
+                let words = blame::Words::of(&said);
+                let blame = blame::Blame { which: names.join(" or "), how, words };
+                crate::complain(&blame.warning());
+            }
         }
     }
 }
