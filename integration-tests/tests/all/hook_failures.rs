@@ -119,10 +119,12 @@ fn a_hook_at_the_end_that_fails_is_a_warning(who: Who, runtime: Runtime) {
         let output = run(&ground);
         assert_eq!(output.ok(), "ran\n", "{output}");
         let name = "hooks.d/10-broken.json` (stage poststop) failed: ";
-        for part in [name, part] {
-            assert!(output.stderr.starts_with("warning: hook `"), "{output}");
-            assert!(output.stderr.contains(part), "nothing of {part:?} in {output}");
-        }
+        assert!(output.stderr.starts_with("warning: hook `"), "{output}");
+        assert!(output.stderr.contains(name), "nothing of {name:?} in {output}");
+        // crun says now and then that something failed, and not what.
+        let is_lost = output.stderr.contains("failed: the runtime does not say how");
+        assert!(!is_lost || runtime == Runtime::Crun, "{output}");
+        assert!(is_lost || output.stderr.contains(part), "nothing of {part:?} in {output}");
         assert!(output.stderr.len() < 4000, "{} bytes", output.stderr.len());
     }
 }
