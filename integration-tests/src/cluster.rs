@@ -34,6 +34,9 @@ pub const NODE_CPUS: usize = 8;
 /// GPUs that each node has for Slurm; their devices do nothing.
 pub const NODE_GPUS: usize = 4;
 
+/// Times that the nodes' daemons are looked for.
+const ATTEMPTS_MAX: usize = 100;
+
 /// Where Slurm's configuration is in the bundle.
 const SLURM_CONF: &str = "/run/cluster/slurm.conf";
 /// The cluster starts in less than a second, but the machine may be busy.
@@ -91,8 +94,14 @@ impl Cluster {
             matches!(&said, Ok(Some(Ok(line))) if line == "ready"),
             "the cluster does not start: {said:?}"
         );
-        let daemons = descendants(cluster.init);
-        cluster.nodes = daemons.into_iter().filter_map(Node::of_daemon).collect();
+        // The kernel's lists of children miss some while others of them end.
+        for _ in 0..ATTEMPTS_MAX {
+            let daemons = descendants(cluster.init);
+            cluster.nodes = daemons.into_iter().filter_map(Node::of_daemon).collect();
+            if cluster.nodes.len().to_string() == nodes {
+                break;
+            }
+        }
         cluster.nodes.sort_by(|one, other| one.name.cmp(&other.name));
         assert_eq!(cluster.nodes.len().to_string(), nodes, "nodes that were found");
         cluster

@@ -1,21 +1,26 @@
 //! Runs whose supervisor was killed: recognised from what the kernel keeps, and ended.
 //!
 //! A run writes nothing on the host. Its root file system, an overlay, carries in its source the
-//! process id and the start time of the supervisor ([`mark_of`]); so every process of a container
-//! says in `/proc/PID/mountinfo` whose it is. When that supervisor is gone, so should they be.
+//! process id, the start time and the process namespace of the supervisor ([`mark_of`]); so every
+//! process of a container says in `/proc/PID/mountinfo` whose it is. When that supervisor is gone,
+//! so should they be. In another process namespace ids mean others, so runs started there are left
+//! alone: they end with it.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
+use crate::namespace::own_number;
 use crate::process::{PidFd, runs, start_time};
 
 const PREFIX: &str = "sarus:";
 const SIGKILL: i32 = 9;
 
-/// The source of the overlay of a run that process `supervisor` supervises.
+/// The source of the overlay of a run that process `supervisor` supervises, which is in the
+/// caller's process namespace.
 pub fn mark_of(supervisor: i32) -> String {
-    format!("{PREFIX}{supervisor}:{}", start_time(supervisor).unwrap_or(0))
+    let started = start_time(supervisor).unwrap_or(0);
+    format!("{PREFIX}{supervisor}:{started}:{}", own_number("pid").unwrap_or(0))
 }
 
 /// Kills the processes of the calling user that belong to a run without a supervisor, and returns
@@ -42,7 +47,10 @@ fn sweep_one(pid: i32, uid: u32, mine: Option<&Path>) -> bool {
     }
     // The descriptor comes before the look, so that what is killed is what was looked at.
     let Ok(process) = PidFd::of(pid) else { return false };
-    let Some((supervisor, started)) = supervisor(directory) else { return false };
+    let Some((supervisor, started, namespace)) = supervisor(directory) else { return false };
+    if own_number("pid").ok() != Some(namespace) {
+        return false;
+    }
     !runs(supervisor, started) && process.signal(SIGKILL).is_ok()
 }
 
@@ -51,13 +59,13 @@ fn namespace(process: &Path) -> Option<std::path::PathBuf> {
 }
 
 /// Who supervises the process, if its root is a run's overlay: `proc_pid_mountinfo(5)`.
-fn supervisor(process: &Path) -> Option<(i32, u64)> {
+fn supervisor(process: &Path) -> Option<(i32, u64, u64)> {
     let file = File::open(process.join("mountinfo")).ok()?;
     BufReader::new(file).lines().map_while(Result::ok).find_map(|line| parse_mark(&line))
 }
 
 /// The mark in a line of mountinfo, if its mount is at `/` and has one.
-fn parse_mark(line: &str) -> Option<(i32, u64)> {
+fn parse_mark(line: &str) -> Option<(i32, u64, u64)> {
     let (mount, file_system) = line.split_once(" - ")?;
     if mount.split(' ').nth(4)? != "/" {
         return None;
@@ -66,8 +74,9 @@ fn parse_mark(line: &str) -> Option<(i32, u64)> {
     if fields.next()? != "overlay" {
         return None;
     }
-    let (pid, started) = fields.next()?.strip_prefix(PREFIX)?.split_once(':')?;
-    Some((pid.parse().ok()?, started.parse().ok()?))
+    let mut mark = fields.next()?.strip_prefix(PREFIX)?.split(':');
+    let pid = mark.next()?.parse().ok()?;
+    Some((pid, mark.next()?.parse().ok()?, mark.next()?.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -77,11 +86,12 @@ mod tests {
     #[test]
     fn only_a_root_overlay_with_a_mark_is_a_run() {
         for (line, want) in [
-            ("9 8 0:5 / / rw,nosuid - overlay sarus:41:977 rw,lowerdir=x", Some((41, 977))),
-            ("9 8 0:5 / /mnt rw - overlay sarus:41:977 rw", None),
-            ("9 8 0:5 / / rw shared:1 - ext4 sarus:41:977 rw", None),
+            ("9 8 0:5 / / rw,nosuid - overlay sarus:41:977:5 rw,lowerdir=x", Some((41, 977, 5))),
+            ("9 8 0:5 / /mnt rw - overlay sarus:41:977:5 rw", None),
+            ("9 8 0:5 / / rw shared:1 - ext4 sarus:41:977:5 rw", None),
             ("9 8 0:5 / / rw - overlay overlay rw", None),
-            ("9 8 0:5 / / rw - overlay sarus:x:y rw", None),
+            ("9 8 0:5 / / rw - overlay sarus:x:y:z rw", None),
+            ("9 8 0:5 / / rw - overlay sarus:41:977 rw", None),
             ("", None),
         ] {
             assert_eq!(parse_mark(line), want, "{line:?}");
@@ -92,7 +102,10 @@ mod tests {
     fn a_mark_names_the_supervisor() {
         let pid = rustix::process::getpid().as_raw_nonzero().get();
         let mark = format!("1 1 0:1 / / rw - overlay {} rw", mark_of(pid));
-        assert_eq!(parse_mark(&mark), Some((pid, start_time(pid).unwrap())));
+        assert_eq!(
+            parse_mark(&mark),
+            Some((pid, start_time(pid).unwrap(), own_number("pid").unwrap()))
+        );
         assert_eq!(start_time(-1), None);
     }
 }

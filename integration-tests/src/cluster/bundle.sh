@@ -3,6 +3,8 @@
 #   bundle.sh NODES CPUS GPUS NODE_SCRIPT DIRECTORY...
 # Says "ready" when all nodes are idle. Ends with its standard input at any time, and with it everything in here.
 set -euo pipefail
+# The directory of the tests may be one that is hidden below.
+cd /
 nodes=$1 cpus=$2 gpus=$3 node_script=$4
 shift 4
 shared=("$@")

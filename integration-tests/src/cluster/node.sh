@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # A node of a test cluster, in net, UTS, mount and IPC namespaces of its own: node.sh NUMBER DIRECTORY...
 set -euo pipefail
+# The directory of the tests may be one that is hidden below.
+cd /
 number=$1
 shift
 shared=("$@")

@@ -88,3 +88,17 @@ fn a_session_that_began_outside_the_process_namespace_is_no_obstacle() {
         assert_eq!(ground.shell("echo ran").under(apart).after(none).run().ok(), "ran\n");
     }
 }
+
+#[test]
+fn a_run_in_another_process_namespace_is_nobodys_orphan() {
+    let ground = Ground::new(Who::Root, Runtime::Crun);
+    let apart = ["unshare", "--pid", "--fork", "--mount-proc"];
+    let command = ground.shell("echo ready; read line; echo $line").under(apart);
+    let mut run = command.keep_input().start();
+    assert_eq!(run.line(), "ready\n");
+    // Each command of the person ends what killed runs left.
+    ground.session.sarus(["images"]).run().ok();
+    run.write("alive\n");
+    assert_eq!(run.line(), "alive\n");
+    run.finish().ok();
+}
