@@ -233,10 +233,12 @@ pub(crate) fn annotations(run: &Run<'_>, stdio: [i32; 3]) -> BTreeMap<String, St
         1 => 1,
         _ => 0,
     };
+    // Numbers of descriptors are not for users to choose: they would be the runtime's.
+    for (name, number) in [("stdoutfd", stdio[1]), ("stderrfd", stdio[2])] {
+        annotations.insert(format!("com.hooks.logging.{name}"), number.to_string());
+    }
     for (name, value) in [
         ("com.hooks.logging.level", level.to_string()),
-        ("com.hooks.logging.stdoutfd", stdio[1].to_string()),
-        ("com.hooks.logging.stderrfd", stdio[2].to_string()),
         // crun would throw away what hooks say; this is where it says its own.
         ("run.oci.hooks.stderr", "/proc/self/fd/2".to_owned()),
         // crun would drop the supplementary groups.

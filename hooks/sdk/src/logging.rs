@@ -7,12 +7,13 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use log::{LevelFilter, Log, Metadata, Record};
-use rustix::fs::{FileType, fstat};
-use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+use sarus_sys::namespace::is_initial_user;
 
 use crate::{Container, Failure};
 
@@ -40,20 +41,37 @@ pub(crate) fn start(name: &str, container: &Container) {
     }
 }
 
-/// Opens the engine's standard error anew: the hook's own descriptor of that number, else that of
-/// the runtime above. A pipe of another user's cannot be opened, but its descriptor copied.
+/// The engine's standard error: the hook's own descriptor of that number, else that of the runtime
+/// above.
+///
+/// Copied, and not opened anew: the user may have given a descriptor for reading of a file that
+/// only root writes. Where a security module forbids copies a hook without privilege opens it, which
+/// the user could do as well.
 fn open(number: u32) -> Option<File> {
-    let above = rustix::process::getppid();
-    let processes =
-        ["self".to_owned()].into_iter().chain(above.map(|pid| pid.as_raw_nonzero().to_string()));
-    let mut paths = processes.map(|process| format!("/proc/{process}/fd/{number}"));
-    let opened = paths.find_map(|path| OpenOptions::new().append(true).open(path).ok());
-    let copied = || {
-        let runtime = pidfd_open(above?, PidfdFlags::empty()).ok()?;
-        let number = i32::try_from(number).ok()?;
-        pidfd_getfd(runtime, number, PidfdGetfdFlags::empty()).ok().map(File::from)
-    };
-    opened.or_else(copied)
+    let processes = [Some(rustix::process::getpid()), rustix::process::getppid()];
+    let processes = processes.into_iter().flatten();
+    let copied = processes.clone().find_map(|process| copy(process, number));
+    if let Some(copied) = copied {
+        return is_for_writing(&copied).then(|| File::from(copied));
+    }
+    if is_initial_user() && rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let mut paths =
+        processes.map(|process| format!("/proc/{}/fd/{number}", process.as_raw_nonzero()));
+    paths.find_map(|path| OpenOptions::new().append(true).open(path).ok())
+}
+
+/// A copy of a process's descriptor.
+fn copy(process: Pid, number: u32) -> Option<OwnedFd> {
+    let process = pidfd_open(process, PidfdFlags::empty()).ok()?;
+    let number = i32::try_from(number).ok()?;
+    pidfd_getfd(process, number, PidfdGetfdFlags::empty()).ok()
+}
+
+fn is_for_writing(descriptor: &OwnedFd) -> bool {
+    let access = fcntl_getfl(descriptor).map(|flags| flags & OFlags::ACCMODE);
+    matches!(access, Ok(OFlags::WRONLY | OFlags::RDWR))
 }
 
 impl Log for Logger {
@@ -100,4 +118,24 @@ fn is_null(stream: &impl AsFd) -> bool {
     fstat(stream).is_ok_and(|found| {
         FileType::from_raw_mode(found.st_mode) == FileType::CharacterDevice && found.st_rdev == null
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsRawFd;
+
+    #[test]
+    fn a_descriptor_for_reading_does_not_become_one_for_writing() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        fs_err::write(&path, "kept").unwrap();
+        let reading = File::open(&path).unwrap();
+        let number = u32::try_from(reading.as_raw_fd()).unwrap();
+        assert!(open(number).is_none());
+        let writing = File::options().append(true).open(&path).unwrap();
+        let number = u32::try_from(writing.as_raw_fd()).unwrap();
+        open(number).unwrap().write_all(b" and more").unwrap();
+        assert_eq!(fs_err::read_to_string(&path).unwrap(), "kept and more");
+    }
 }

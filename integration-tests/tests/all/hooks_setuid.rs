@@ -85,4 +85,15 @@ fn hooks_of_root_act_for_the_user(_: Who, runtime: Runtime) {
         assert!(output.stderr.contains(&said), "{output}");
         assert!(output.stderr.contains("Permission denied"), "{output}");
     }
+    // A descriptor of a file that the user may only read is no way to write to it, whatever a hook
+    // of root's has to say, and whichever descriptor the user calls the engine's.
+    let closed = ground.session.directory().join("of-root");
+    fs_err::write(&closed, "kept").unwrap();
+    for annotation in ["a=b", "com.hooks.logging.stderrfd=2", "com.hooks.logging.stderrfd=7"] {
+        let script = format!("exec 7<{0} 2<{0}; exec \"$@\"", closed.display());
+        let words = ["bash", "-c", &script, "bash", "sarus", "--debug", "run", "--runtime"];
+        let run = [runtime.name(), "--annotation", annotation, "/srv/store/image.squashfs", "true"];
+        start(&ground, &root, &[&words[..], &run].concat()).run().ok();
+        assert_eq!(fs_err::read_to_string(&closed).unwrap(), "kept", "{annotation}");
+    }
 }
