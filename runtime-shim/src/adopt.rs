@@ -18,7 +18,7 @@ use crate::mode::Mode;
 use crate::user_mounts::{self, Opened};
 
 /// The annotation in which a hook names the CDI devices that it gave to the container.
-const INJECTED: &str = "com.hooks.cdi.injected";
+pub(crate) const INJECTED: &str = "com.hooks.cdi.injected";
 
 /// The annotation that holds the CDI devices of `--device`.
 const WANTED: &str = "cdi.k8s.io/sarus";

@@ -225,6 +225,8 @@ pub(crate) fn container_variables(run: &Run<'_>) -> Variables {
 pub(crate) fn annotations(run: &Run<'_>, stdio: [i32; 3]) -> BTreeMap<String, String> {
     let mut annotations = run.request.annotations.clone();
     let command = run.request.command.args.iter().map(sarus_launch::RawString::to_string_lossy);
+    // For hooks to say.
+    annotations.remove(adopt::INJECTED);
     // The runtime starts a helper, so the bundle does not say it at the later stages.
     annotations
         .insert("com.hooks.command".to_owned(), json!(command.collect::<Vec<_>>()).to_string());

@@ -27,7 +27,7 @@ use crate::error::{ShimError, cannot};
 use crate::forward::Forwarder;
 use crate::image::release_signals;
 use crate::seccomp::{self, Filter};
-use crate::start::{connect, load_site};
+use crate::start::{connect, give_up_privileges, load_site};
 use crate::supervise::{Charge, Supervisor};
 
 /// A running container, opened.
@@ -51,7 +51,7 @@ pub(crate) fn run(caller: &Caller, request: &ExecRequest) -> Result<i32, ShimErr
         .and_then(|container| container)
         .map_err(|source| ShimError::NoContainer { pid: request.supervisor, source })?;
     if caller.is_setuid() && !container.privileged {
-        become_person(caller.person()).map_err(|source| ShimError::Privileges { source })?;
+        give_up_privileges(caller)?;
     }
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .map_err(|e| cannot("become the parent of orphans")(e.into()))?;
@@ -68,8 +68,7 @@ pub(crate) fn run(caller: &Caller, request: &ExecRequest) -> Result<i32, ShimErr
         Fork::Parent(child) => {
             drop((theirs, entry));
             if caller.is_setuid() && container.privileged {
-                become_person(caller.person())
-                    .map_err(|source| ShimError::Privileges { source })?;
+                give_up_privileges(caller)?;
             }
             let forwarder = Forwarder::start(&[])?;
             let program = request.args.first().map(RawString::to_string_lossy).unwrap_or_default();

@@ -65,6 +65,9 @@ pub(crate) fn run(caller: &Caller, request: &Request) -> Result<Vec<u8>, ShimErr
             exit_at_once(i32::from(code))
         }
         Fork::Parent(child) => {
+            if caller.is_setuid() && mode == Mode::Privileged {
+                start::give_up_privileges(caller)?;
+            }
             let ended = child.wait().map_err(cannot("wait for a process"))?;
             if ended != Ended::Exited(0) {
                 let code = u8::try_from(ended.exit_code()).unwrap_or(crate::ENGINE_FAILED);
@@ -116,6 +119,8 @@ fn explain(plan: &Plan<'_>, why: &str) -> Result<Value, ShimError> {
     };
     let spec = bundle::configuration(run, &contents);
     let mut inquiry = Inquiry { run, root, spec, plans: BTreeMap::new(), set_by: BTreeMap::new() };
+    // Acting with the caller's rights has undone it: prctl(2), PR_SET_PDEATHSIG.
+    construct::die_with_supervisor(run.supervisor)?;
     inquiry.ask_all(plan, &own)?;
     let answer = json!({
         "version": 1,

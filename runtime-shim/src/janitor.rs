@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::Pid;
 use sarus_config::hooks::{Hook, Stage};
+use sarus_sys::identity::become_root;
 use sarus_sys::namespace;
 use sarus_sys::process::{self, Fork, fork};
 
@@ -19,6 +20,7 @@ use crate::construct::Plan;
 use crate::descriptors::{duplicate, hide, open_null};
 use crate::error::{ShimError, cannot};
 use crate::image::release_signals;
+use crate::mode::Mode;
 use crate::runtime::Runtime;
 use crate::start::shared_output;
 use crate::supervise::read_output;
@@ -127,6 +129,10 @@ fn wait_and_delete(
     (supervisor, output): (&OwnedFd, &OwnedFd),
 ) -> Result<std::convert::Infallible, ShimError> {
     let failed = cannot("run the hooks after the container's end");
+    if plan.run.mode == Mode::Privileged {
+        // Else the user could stop what the site wants done.
+        become_root().map_err(|source| ShimError::Privileges { source })?;
+    }
     hide(&plan.run.caller.descriptors);
     let null = open_null()?;
     for (source, target) in [(&null, 0), (output, 1), (output, 2)] {

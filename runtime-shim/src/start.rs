@@ -7,7 +7,7 @@ use rustix::fs::{MemfdFlags, OFlags, memfd_create};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use sarus_config::{Config, SYSTEM_CONFIG, check_trusted, config_home, load_for_user, load_system};
 use sarus_launch::Request;
-use sarus_sys::identity::{become_person, with_rights_of};
+use sarus_sys::identity::{become_person, show_to_person, with_rights_of};
 use sarus_sys::process::{Fork, fork};
 use sarus_sys::rendezvous::{Holder, Rendezvous, place_of};
 use sarus_sys::signals::SignalReader;
@@ -74,7 +74,9 @@ pub(crate) fn run(caller: &Caller, request: &Request) -> Result<i32, ShimError> 
 
 /// The supervisor needs none: it waits and signals, which the user may do too.
 pub(crate) fn give_up_privileges(caller: &Caller) -> Result<(), ShimError> {
-    become_person(caller.person()).map_err(|source| ShimError::Privileges { source })
+    become_person(caller.person())
+        .and_then(|()| show_to_person())
+        .map_err(|source| ShimError::Privileges { source })
 }
 
 /// The configuration, and the mode that it and the node lead to. A setuid program that is to run

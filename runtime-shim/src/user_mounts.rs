@@ -172,7 +172,7 @@ pub(crate) fn ensure(
         {
             // What is in `/dev` was made for this container too.
             if let Ok(below) = path.strip_prefix("/dev") {
-                let devices = root.resolve(Path::new("/dev"))?;
+                let devices = root.devices()?;
                 return Root(devices.as_fd()).ensure_in_layer(below, kind, run.caller.person());
             }
             root.ensure_in_layer(path, kind, run.caller.person())

@@ -15,8 +15,8 @@ pub struct Person {
 }
 
 /// Gives up every privilege for good: all ids become the person's, no capability is left in any
-/// set. The person may look into the process afterwards (`PR_SET_DUMPABLE`), which has nothing of
-/// root's any more.
+/// set. The person may signal the process afterwards but not look into it, since it may still hold
+/// descriptors, memory and namespaces of root's: [`show_to_person`].
 ///
 /// The supplementary groups stay: a setuid program has its caller's.
 ///
@@ -25,20 +25,35 @@ pub struct Person {
 /// As `setresuid(2)`. The process must end then.
 pub fn become_person(person: Person) -> io::Result<()> {
     let (uid, gid) = (Uid::from_raw(person.uid), Gid::from_raw(person.gid));
+    let is_other = rustix::process::geteuid() != uid || rustix::process::getuid() != uid;
     rustix::thread::set_thread_res_gid(gid, gid, gid)?;
     rustix::thread::set_thread_res_uid(uid, uid, uid)?;
+    if is_other {
+        // The kernel has just set what `fs.suid_dumpable` says.
+        set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    }
     let none = CapabilitySets {
         effective: CapabilitySet::empty(),
         permitted: CapabilitySet::empty(),
         inheritable: CapabilitySet::empty(),
     };
     set_capabilities(None, none)?;
-    set_dumpable_behavior(DumpableBehavior::Dumpable)?;
     let now = rustix::process::getuid().as_raw();
     if now != person.uid || rustix::process::geteuid().as_raw() != person.uid {
         return Err(io::Error::from_raw_os_error(libc::EPERM));
     }
     Ok(())
+}
+
+/// Lets the person look into the process from now on (`PR_SET_DUMPABLE`), as into every program of
+/// theirs: `/proc/PID` is theirs. For a process that has become the person and holds nothing that
+/// they must not have.
+///
+/// # Errors
+///
+/// None in practice.
+pub fn show_to_person() -> io::Result<()> {
+    Ok(set_dumpable_behavior(DumpableBehavior::Dumpable)?)
 }
 
 /// Makes a setuid program root's in every respect: programs that it executes are not to see that

@@ -4,7 +4,7 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -106,6 +106,29 @@ impl Root<'_> {
         Ok(directory)
     }
 
+    /// The root's `/dev`, for whoever may do everything: a file system of root's that was made for
+    /// this root. `/dev` may have been put in another's place by somebody who can rename in the
+    /// root, so a file system that is mounted outside it too is none.
+    ///
+    /// # Errors
+    ///
+    /// `EACCES` if it is not such a one.
+    pub fn devices(self) -> io::Result<OwnedFd> {
+        let refused = || io::Error::from_raw_os_error(libc::EACCES);
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let devices = openat(self.0, "dev", flags, Mode::empty())?;
+        let found = fstat(&devices)?;
+        if found.st_uid != 0 || found.st_dev == fstat(self.0)?.st_dev {
+            return Err(refused());
+        }
+        let own = std::fs::read_link(format!("/proc/self/fd/{}", self.0.as_raw_fd()))?;
+        let mut mounts = String::new();
+        let mut file = std::fs::File::open("/proc/self/mountinfo")?;
+        io::Read::read_to_string(&mut file, &mut mounts)?;
+        let number = (rustix::fs::major(found.st_dev), rustix::fs::minor(found.st_dev));
+        if is_mounted_below_only(&mounts, number, &own) { Ok(devices) } else { Err(refused()) }
+    }
+
     fn make(self, path: &Path, kind: Kind) -> io::Result<OwnedFd> {
         let path = normal(path);
         let mut directory = self.resolve(Path::new("/"))?;
@@ -135,6 +158,22 @@ impl Root<'_> {
             }
         }
     }
+}
+
+/// Whether a file system is mounted, and nowhere but below a directory, by the text of
+/// `proc_pid_mountinfo(5)`.
+fn is_mounted_below_only(mounts: &str, (major, minor): (u32, u32), directory: &Path) -> bool {
+    let number = format!("{major}:{minor}");
+    let places = mounts.lines().filter_map(|line| {
+        let mut fields = line.split(' ').skip(2);
+        let is_it = fields.next() == Some(number.as_str());
+        fields.nth(1).filter(|_| is_it)
+    });
+    let mut places = places.peekable();
+    places.peek().is_some()
+        && places.all(|place| {
+            Path::new(place).strip_prefix(directory).is_ok_and(|below| below != Path::new(""))
+        })
 }
 
 /// Makes one entry in a directory that was opened before, and opens it without following a link.
@@ -197,6 +236,26 @@ mod tests {
             assert_eq!(got, want.map(|want| base.join(want)), "{path}");
         }
         assert_eq!(std::fs::read_dir(base.join("etc")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_file_system_that_is_elsewhere_too_is_not_the_roots_own() {
+        let own = Path::new("/base/rootfs");
+        let of = |places: &[&str]| -> String {
+            let line = |place: &&str| format!("9 8 0:45 / {place} rw - tmpfs tmpfs rw\n");
+            places.iter().map(line).collect()
+        };
+        for (places, want) in [
+            (&["/base/rootfs/dev"][..], true),
+            (&["/base/rootfs/dev", "/base/rootfs/dev"], true),
+            (&["/base/rootfs/dev", "/run"], false),
+            (&["/base/rootfs"], false),
+            (&["/base/rootfs2/dev"], false),
+            (&[], false),
+        ] {
+            assert_eq!(is_mounted_below_only(&of(places), (0, 45), own), want, "{places:?}");
+        }
+        assert!(!is_mounted_below_only(&of(&["/base/rootfs/dev"]), (0, 4), own));
     }
 
     #[test]

@@ -38,11 +38,11 @@ fn step(container: &Container, step: &Step) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::new(format!("cannot {step}")).because(error);
     match step {
         Step::Bind { source, destination, read_only } => {
-            let mount = open_tree(source, *read_only).map_err(failed)?;
+            let mount = open_tree(container, source, *read_only).map_err(failed)?;
             attach(container, mount, destination)?.map_err(failed)
         }
         Step::Device { source, destination, access } => {
-            let mount = open_device(source).map_err(failed)?;
+            let mount = open_device(container, source).map_err(failed)?;
             allow(container, source, access);
             attach(container, mount, destination)?.map_err(failed)
         }
@@ -59,15 +59,26 @@ fn step(container: &Container, step: &Step) -> Result<(), Failure> {
     }
 }
 
-fn open_tree(source: &Path, read_only: bool) -> std::io::Result<DetachedMount> {
-    let found = open(source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+/// Sources are opened with the user's rights, as those of mounts at `precreate` are: nothing behind
+/// a directory that is closed to the user comes into the container.
+fn open_source(container: &Container, source: &Path) -> std::io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    as_user(container, || Ok(open(source, flags, Mode::empty())?))
+}
+
+fn open_tree(
+    container: &Container,
+    source: &Path,
+    read_only: bool,
+) -> std::io::Result<DetachedMount> {
+    let found = open_source(container, source)?;
     let mount = DetachedMount::copy_of_descriptor(found.as_fd())?;
     mount.restrict(Attributes { read_only, no_suid: true, no_dev: true, no_exec: false })?;
     Ok(mount)
 }
 
-fn open_device(source: &Path) -> std::io::Result<DetachedMount> {
-    let found = open(source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+fn open_device(container: &Container, source: &Path) -> std::io::Result<DetachedMount> {
+    let found = open_source(container, source)?;
     let kind = FileType::from_raw_mode(fstat(&found)?.st_mode);
     if !matches!(kind, FileType::CharacterDevice | FileType::BlockDevice) {
         return Err(std::io::Error::other("it is not a device node"));
@@ -123,7 +134,7 @@ fn ensure(
         found => return found,
     }
     if let Ok(below) = path.strip_prefix("/dev") {
-        let dev = root.resolve(Path::new("/dev"))?;
+        let dev = root.devices()?;
         return Root(dev.as_fd()).ensure_in_layer(below, kind, person);
     }
     root.ensure_in_layer(path, kind, person)
@@ -133,6 +144,12 @@ fn ensure(
 /// on version 2 no hook can widen what the runtime allowed.
 fn allow(container: &Container, source: &Path, access: &str) {
     let Some(pid) = container.state().and_then(|state| state.pid) else { return };
+    // At `createContainer` a runtime says the id that the process has inside: here it is another's.
+    if !crate::enter::proc_is_own()
+        || rustix::process::getppid().map(rustix::process::Pid::as_raw_pid) == Some(pid)
+    {
+        return;
+    }
     let attempt = || -> Option<()> {
         let cgroups = |pid: &str| {
             let mut text = String::new();

@@ -29,7 +29,7 @@ pub(crate) fn mount_namespace(state: &State) -> Result<(), Failure> {
 }
 
 /// Whether `/proc` numbers processes as this process does.
-fn proc_is_own() -> bool {
+pub(crate) fn proc_is_own() -> bool {
     let own = std::fs::read_link("/proc/self");
     own.is_ok_and(|own| own == Path::new(&getpid().as_raw_nonzero().to_string()))
 }

@@ -5,16 +5,19 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::fs::{MemfdFlags, Mode, OFlags, memfd_create, open};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use sarus_sys::identity::{self, become_person};
 use sarus_sys::namespace;
-use sarus_sys::process::{Ended, Fork, PidFd, exit_at_once, fork};
+use sarus_sys::process::{Ended, Fork, PidFd, duplicate, exit_at_once, fork};
 
 use crate::{Failure, Person};
 
 /// Address space of the process, in bytes.
 const MEMORY_MAX: u64 = 1 << 30;
+
+/// Most that is read of its answer, in bytes.
+const ANSWER_MAX: u64 = 256 << 20;
 
 /// Time that it has.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -30,7 +33,7 @@ where
     let mut answer = std::fs::File::from(memory);
     match fork().map_err(words)? {
         Fork::Child => {
-            let looked = give_up(person).map(|()| look());
+            let looked = no_streams().and_then(|()| give_up(person)).map(|()| look());
             let told = looked.and_then(|found| {
                 let text = serde_json::to_vec(&found)?;
                 answer.write_all(&text)
@@ -53,10 +56,22 @@ where
                 }
             }
             let mut text = Vec::new();
-            answer.rewind().and_then(|()| answer.read_to_end(&mut text)).map_err(words)?;
+            answer.rewind().map_err(words)?;
+            answer.take(ANSWER_MAX).read_to_end(&mut text).map_err(words)?;
             serde_json::from_slice(&text).map_err(|error| failed().because(error))
         }
     }
+}
+
+/// What the hook's caller reads is not for a process to write that a hostile file may have taken
+/// over.
+fn no_streams() -> std::io::Result<()> {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC;
+    let null = open("/dev/null", flags, Mode::empty())?;
+    for number in [0, 1, 2] {
+        duplicate(null.as_fd(), number)?;
+    }
+    Ok(())
 }
 
 /// Gives up all rights that the person does not have, and limits what a parser can use up.

@@ -89,7 +89,7 @@ impl Start {
         let pid = self.fork_into().map_err(failed)?;
         let server = PidFd::of(pid).map_err(|_gone| self.ended())?;
         let until = Instant::now() + LISTENS_WITHIN;
-        while Root(self.root.as_fd()).resolve(&self.pidfile).is_err() {
+        while !self.listens().map_err(failed)? {
             let mut waited = [PollFd::from_borrowed_fd(server.as_fd(), PollFlags::IN)];
             let ended = poll(&mut waited, Some(&PAUSE)).map_err(|e| failed(e.into()))?;
             if ended > 0 {
@@ -134,14 +134,22 @@ impl Start {
         }
     }
 
+    /// Whether the server has written its process id. With the user's rights: the way there is
+    /// theirs to change.
+    fn listens(&self) -> std::io::Result<bool> {
+        with_rights_of(self.person, || Root(self.root.as_fd()).resolve(&self.pidfile).is_ok())
+    }
+
     fn ended(&self) -> Failure {
-        let mut said = Vec::new();
-        let log = Root(self.root.as_fd()).open_file(&Path::new(PLACE).join("log"));
-        if let Ok(log) = log {
-            // What cannot be read has nothing to say.
-            let _unread =
-                std::io::Read::read_to_end(&mut std::io::Read::take(log, LOG_MAX), &mut said);
-        }
+        // The log is the user's, who may have put a link in its place.
+        let read = with_rights_of(self.person, || {
+            let mut said = Vec::new();
+            let log = Root(self.root.as_fd()).open_file(&Path::new(PLACE).join("log"))?;
+            std::io::Read::read_to_end(&mut std::io::Read::take(log, LOG_MAX), &mut said)?;
+            Ok(said)
+        });
+        // What cannot be read has nothing to say.
+        let said = read.and_then(|read: std::io::Result<_>| read).unwrap_or_default();
         let said = String::from_utf8_lossy(&said).trim().replace('\n', "; ");
         let failure = Failure::new("the ssh server in the container ended at once");
         if said.is_empty() { failure } else { failure.because(said) }

@@ -55,8 +55,9 @@ impl Installation {
         let failed = |what: String| {
             move |error: std::io::Error| Failure::new(format!("cannot {what}")).because(error)
         };
-        self.install_programs().map_err(failed(format!("install ssh in `{PLACE}`")))?;
-        self.install_client().map_err(failed("install the ssh client in `/usr/bin/ssh`".into()))?;
+        let tree = self.install_programs().map_err(failed(format!("install ssh in `{PLACE}`")))?;
+        self.install_client(&tree)
+            .map_err(failed("install the ssh client in `/usr/bin/ssh`".into()))?;
         let directory = self.home.join(".ssh");
         let act = || if self.hides_home { self.cover(&directory) } else { self.add(&directory) };
         act().map_err(failed(format!("let you in by your key in `{}`", directory.display())))
@@ -66,7 +67,8 @@ impl Installation {
         Root(self.root.as_fd())
     }
 
-    fn install_programs(&self) -> std::io::Result<()> {
+    /// Returns the directory with the programs.
+    fn install_programs(&self) -> std::io::Result<OwnedFd> {
         let memory = self.memory(0o755)?;
         let tree = memory.as_fd().try_clone_to_owned()?;
         let has_loader = self.software.loader.is_some();
@@ -103,12 +105,14 @@ impl Installation {
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             mount.attach(openat(&tree, &name, flags, Mode::empty())?.as_fd())?;
         }
-        Ok(())
+        Ok(tree)
     }
 
     /// The script `ssh`, over the image's own where it has one.
-    fn install_client(&self) -> std::io::Result<()> {
-        let ours = self.root().resolve(&Path::new(PLACE).join("ssh"))?;
+    fn install_client(&self, tree: &OwnedFd) -> std::io::Result<()> {
+        // By name it might be something else by now.
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let ours = openat(tree, "ssh", flags, Mode::empty())?;
         let mount = DetachedMount::copy_of_descriptor(ours.as_fd())?;
         let path = Path::new("/usr/bin/ssh");
         let target = match with_rights_of(self.person, || self.root().ensure(path, Kind::File))? {
