@@ -133,3 +133,45 @@ pub fn seal_privileges() -> io::Result<()> {
     }
     Ok(rustix::thread::set_no_new_privs(true)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::{Ended, Fork, exit_at_once, fork};
+
+    const NOBODY: Person = Person { uid: 65534, gid: 65534 };
+
+    /// Whether a process of the person's can look into another that has become the person.
+    fn is_seen(shown: bool) -> bool {
+        let (waits, goes_on) = std::io::pipe().unwrap();
+        let (is_ready, ready) = std::io::pipe().unwrap();
+        let Fork::Parent(target) = fork().unwrap() else {
+            drop((goes_on, is_ready));
+            let became = become_person(NOBODY);
+            let told = became.and_then(|()| if shown { show_to_person() } else { Ok(()) });
+            let told = told.and_then(|()| Ok(rustix::io::write(&ready, b"R")?));
+            let _end = rustix::io::read(&waits, &mut [0_u8; 1]);
+            exit_at_once(i32::from(told.is_err()))
+        };
+        drop((waits, ready));
+        assert_eq!(rustix::io::read(&is_ready, &mut [0_u8; 1]).unwrap(), 1);
+        let root = format!("/proc/{}/root", target.as_raw_pid());
+        let Fork::Parent(looker) = fork().unwrap() else {
+            let looked = become_person(NOBODY).and_then(|()| std::fs::read_link(&root));
+            exit_at_once(i32::from(looked.is_ok()))
+        };
+        let looked = looker.wait().unwrap();
+        drop(goes_on);
+        assert_eq!(target.wait().unwrap(), Ended::Exited(0));
+        looked == Ended::Exited(1)
+    }
+
+    #[test]
+    fn a_process_that_gave_its_privileges_up_is_not_looked_into_until_it_is_shown() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        assert!(!is_seen(false));
+        assert!(is_seen(true));
+    }
+}
