@@ -3,11 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use sarus_hook::Failure;
+use sarus_hook::{Failure, site};
 use serde::Deserialize;
-
-/// Largest file that is read, in bytes.
-const SIZE_MAX: u64 = 1 << 20;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -183,24 +180,10 @@ fn paths(config: &Config) -> Vec<&Path> {
 
 /// Reads the file; as root only where nobody else can have written it.
 pub(crate) fn load(path: &Path) -> Result<Config, Failure> {
-    let failed = || Failure::new(format!("cannot use the fabric's file `{}`", path.display()));
+    let what = format!("cannot use the fabric's file `{}`", path.display());
     let hint = "`FABRIC_CONFIG` in the hook's file names it; format: docs/hooks/fabric.md";
-    if rustix::process::geteuid().is_root() && is_privileged() {
-        sarus_config::check_trusted(path).map_err(|error| failed().because(error).hint(hint))?;
-    }
-    let read = || {
-        let file = std::fs::File::open(path)?;
-        std::io::read_to_string(std::io::Read::take(file, SIZE_MAX))
-    };
-    let text = read().map_err(|error| failed().because(error).hint(hint))?;
-    parse(&text).map_err(|reason| failed().because(reason).hint(hint))
-}
-
-/// Whether this is no user namespace: root's rights are those of the machine's root.
-fn is_privileged() -> bool {
-    let map = std::fs::File::open("/proc/self/uid_map").and_then(std::io::read_to_string);
-    let map = map.unwrap_or_default();
-    map.split_whitespace().eq(["0", "0", "4294967295"])
+    let text = site::read(path).map_err(|failure| failure.within(&what).hint(hint))?;
+    parse(&text).map_err(|reason| Failure::new(what).because(reason).hint(hint))
 }
 
 #[cfg(test)]

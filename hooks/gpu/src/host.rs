@@ -3,7 +3,7 @@
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use sarus_sys::namespace;
+use sarus_hook::site;
 
 /// What a path leads to, symbolic links followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,18 +77,9 @@ impl Host for RealHost {
     }
 
     fn distrust(&self, path: &Path) -> Option<String> {
-        if !has_more_rights() {
-            return None;
-        }
-        let error = sarus_config::check_trusted(path).err()?;
-        let hint = error.hint().map(|hint| format!(": {hint}")).unwrap_or_default();
-        Some(format!("{error}{hint}"))
+        let said = site::check(path).err()?.to_string();
+        Some(said.replace("\nhint: ", ": "))
     }
-}
-
-/// Whether the hook is real root, and so may do what the container's user may not.
-fn has_more_rights() -> bool {
-    rustix::process::geteuid().is_root() && namespace::is_initial_user()
 }
 
 /// A path of the host below another root, with which the node's driver may be somewhere else.

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use sarus_hook::Failure;
+use sarus_hook::{Failure, site};
 use serde::Deserialize;
 
 /// How versions in file names are compared, as Sarus 1.7 did. Interfaces are compared in any case.
@@ -67,8 +67,8 @@ impl Settings {
     pub(crate) fn from_environment() -> Result<Self, Failure> {
         let variable = |name: &str| std::env::var(name).ok();
         let read = |path: &Path| {
-            let text = fs_err::read_to_string(path);
-            text.map_err(|error| wrong("MPI_STACKS").because(error))
+            site::read(path)
+                .map_err(|failure| failure.within("cannot use the MPI hook's setting `MPI_STACKS`"))
         };
         Self::new(variable, read)
     }

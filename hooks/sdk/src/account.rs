@@ -85,17 +85,24 @@ impl Account {
 ///
 /// As `setresuid(2)`; the process must end then.
 pub fn give_up_rights(person: &Person) -> Result<(), Failure> {
-    let attempt = || -> std::io::Result<()> {
-        if namespace::is_initial_user() && rustix::process::geteuid().is_root() {
-            let groups: Vec<Gid> = person.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
-            rustix::thread::set_thread_groups(&groups)?;
-            return become_person(identity::Person { uid: person.uid, gid: person.gid });
-        }
-        let (uid, gid) = (rustix::process::getuid(), rustix::process::getgid());
-        become_person(identity::Person { uid: uid.as_raw(), gid: gid.as_raw() })
-    };
     let failed = |error| Failure::new("cannot act with the user's rights alone").because(error);
-    attempt().map_err(failed)
+    become_for_good(person).map_err(failed)
+}
+
+/// The same, as the kernel answers.
+pub(crate) fn become_for_good(person: &Person) -> std::io::Result<()> {
+    if is_machines_root() {
+        let groups: Vec<Gid> = person.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+        rustix::thread::set_thread_groups(&groups)?;
+        return become_person(identity::Person { uid: person.uid, gid: person.gid });
+    }
+    let (uid, gid) = (rustix::process::getuid(), rustix::process::getgid());
+    become_person(identity::Person { uid: uid.as_raw(), gid: gid.as_raw() })
+}
+
+/// Whether the hook may do what no user may: it is root, and in no user namespace.
+pub(crate) fn is_machines_root() -> bool {
+    namespace::is_initial_user() && rustix::process::geteuid().is_root()
 }
 
 /// The id on the host of the container's user.

@@ -33,6 +33,9 @@ pub struct Container {
     root: Option<(OwnedFd, PathBuf)>,
 }
 
+/// The kernel's id for one that has no place in a user namespace: `overflowuid`.
+const NOBODY: u32 = 65534;
+
 impl Container {
     /// Reads standard input and, at an OCI stage, the bundle; enters the container's mount
     /// namespace where there is one, and opens the container's root.
@@ -139,7 +142,7 @@ impl Container {
     fn person_seen_from(&self, initial: bool) -> Person {
         let user = &self.spec["process"]["user"];
         let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
-        let seen = |inside: u32, mappings: &str| {
+        let outside = |inside: u32, mappings: &str| {
             let mappings = self.spec["linux"][mappings].as_array().into_iter().flatten();
             let mut outside = mappings.filter_map(|mapping| {
                 let first = id(&mapping["containerID"])?;
@@ -147,13 +150,20 @@ impl Container {
                 let within = offset < id(&mapping["size"])?;
                 id(&mapping["hostID"])?.checked_add(offset).filter(|_| within)
             });
-            if initial { outside.next().unwrap_or(inside) } else { inside }
+            outside.next()
+        };
+        // Without mappings there is no user namespace.
+        let is_mapped = initial && self.spec["linux"]["uidMappings"].is_array();
+        let seen = |inside: u32, mappings: &str| match is_mapped {
+            true => outside(inside, mappings),
+            false => Some(inside),
         };
         let groups = user["additionalGids"].as_array().into_iter().flatten().filter_map(id);
         Person {
-            uid: seen(id(&user["uid"]).unwrap_or_default(), "uidMappings"),
-            gid: seen(id(&user["gid"]).unwrap_or_default(), "gidMappings"),
-            groups: groups.map(|gid| seen(gid, "gidMappings")).collect(),
+            // An id that is mapped to none is nobody's outside.
+            uid: seen(id(&user["uid"]).unwrap_or_default(), "uidMappings").unwrap_or(NOBODY),
+            gid: seen(id(&user["gid"]).unwrap_or_default(), "gidMappings").unwrap_or(NOBODY),
+            groups: groups.filter_map(|gid| seen(gid, "gidMappings")).collect(),
         }
     }
 
@@ -250,7 +260,7 @@ mod tests {
                 "linux": {"uidMappings": mappings, "gidMappings": mappings},
             }),
         );
-        let outside = Person { uid: 100_003, gid: 7, groups: vec![100_009, 10] };
+        let outside = Person { uid: 100_003, gid: 7, groups: vec![100_009] };
         assert_eq!(container.person_seen_from(true), outside);
         let inside = Person { uid: 3, gid: 50, groups: vec![9, 10] };
         assert_eq!(container.person_seen_from(false), inside);

@@ -25,6 +25,13 @@ impl Failure {
         self
     }
 
+    /// Makes it the first cause of another, whose hint is its own.
+    #[must_use]
+    pub fn within(self, what: impl Into<String>) -> Self {
+        let causes = std::iter::once(self.what).chain(self.causes).collect();
+        Self { what: what.into(), causes, hint: self.hint }
+    }
+
     /// Says what the user or the administrator can do.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {

@@ -43,6 +43,7 @@ pub mod ld_cache;
 pub mod libraries;
 mod logging;
 mod plan;
+pub mod site;
 mod survey;
 
 use std::io::Write;

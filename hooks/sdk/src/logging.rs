@@ -13,8 +13,8 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use log::{LevelFilter, Log, Metadata, Record};
 use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
-use sarus_sys::namespace::is_initial_user;
 
+use crate::account::is_machines_root;
 use crate::{Container, Failure};
 
 struct Logger {
@@ -54,7 +54,7 @@ fn open(number: u32) -> Option<File> {
     if let Some(copied) = copied {
         return is_for_writing(&copied).then(|| File::from(copied));
     }
-    if is_initial_user() && rustix::process::geteuid().is_root() {
+    if is_machines_root() {
         return None;
     }
     let mut paths =

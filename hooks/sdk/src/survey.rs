@@ -7,10 +7,9 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, Mode, OFlags, memfd_create, open};
 use rustix::process::{Resource, Rlimit, setrlimit};
-use sarus_sys::identity::{self, become_person};
-use sarus_sys::namespace;
 use sarus_sys::process::{Ended, Fork, PidFd, duplicate, exit_at_once, fork};
 
+use crate::account::become_for_good;
 use crate::{Failure, Person};
 
 /// Address space of the process, in bytes.
@@ -76,16 +75,7 @@ fn no_streams() -> std::io::Result<()> {
 
 /// Gives up all rights that the person does not have, and limits what a parser can use up.
 fn give_up(person: &Person) -> std::io::Result<()> {
-    if namespace::is_initial_user() && rustix::process::geteuid().is_root() {
-        let groups: Vec<_> =
-            person.groups.iter().map(|gid| rustix::process::Gid::from_raw(*gid)).collect();
-        rustix::thread::set_thread_groups(&groups)?;
-        become_person(identity::Person { uid: person.uid, gid: person.gid })?;
-    } else {
-        // In a user namespace the files are the user's own as it is.
-        let (uid, gid) = (rustix::process::getuid(), rustix::process::getgid());
-        become_person(identity::Person { uid: uid.as_raw(), gid: gid.as_raw() })?;
-    }
+    become_for_good(person)?;
     let limit = Rlimit { current: Some(MEMORY_MAX), maximum: Some(MEMORY_MAX) };
     setrlimit(Resource::As, limit)?;
     Ok(())

@@ -8,7 +8,6 @@
 //! `docs/hooks/ssh.md` says what administrators set.
 
 mod daemon;
-mod elf;
 mod install;
 mod keys;
 mod scripts;

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fs::File;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use sarus_hook::Failure;
-
-use crate::elf::{self, Kind};
+use sarus_hook::elf::{Elf, Format};
+use sarus_hook::libraries::Loader;
+use sarus_hook::{Failure, Root};
 
 /// Where the distributions have dropbear.
 const DIRECTORIES: [&str; 4] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin"];
@@ -55,45 +56,28 @@ pub(crate) fn find(directory: Option<&Path>) -> Result<Software, Failure> {
     let mut software = Software { server, client, loader: None, libraries: BTreeMap::new() };
     for program in [software.server.clone(), software.client.clone()] {
         let failed = || Failure::new(format!("cannot use `{}`", program.display()));
-        let file = fs_err::read(&program).map_err(|error| failed().because(error))?;
-        match elf::kind(&file) {
-            None => return Err(failed().because("it is no program for this machine")),
-            Some(Kind::Static) => {}
-            Some(Kind::Dynamic(loader)) => {
-                let loader = PathBuf::from(loader);
-                let listed = list(&loader, &program).map_err(|reason| failed().because(reason))?;
-                software.libraries.extend(listed);
-                software.loader = Some(loader);
-            }
-        }
+        let file = File::open(&program).map_err(|error| failed().because(error))?;
+        let elf = Elf::read(file).map_err(|reason| failed().because(reason))?;
+        let Some(loader) = elf.interpreter else { continue };
+        let libraries = needed(&program, elf.format).map_err(|reason| failed().because(reason))?;
+        let loader = PathBuf::from(loader);
+        let others = libraries.into_iter().filter(|(name, _)| Some(&**name) != loader.file_name());
+        software.libraries.extend(others);
+        software.loader = Some(loader);
     }
     Ok(software)
 }
 
-/// Asks the loader itself which libraries it would load.
-fn list(loader: &Path, program: &Path) -> Result<Vec<(OsString, PathBuf)>, String> {
-    let mut command = Command::new(loader);
-    command.arg("--list").arg(program).env_clear();
-    let output = command.output().map_err(|error| format!("`{}`: {error}", loader.display()))?;
-    if !output.status.success() {
-        return Err(String::from_utf8_lossy(&output.stderr).trim().to_owned());
+/// The libraries that the host's loader would load with a program, by name; in words, which one is
+/// missing.
+fn needed(program: &Path, format: Format) -> Result<Vec<(OsString, PathBuf)>, String> {
+    let slash = File::open("/").map_err(|error| error.to_string())?;
+    let closure = Loader::new(Root(slash.as_fd()), format, "").closure(&[program.to_owned()]);
+    if let Some(missing) = closure.missing.first() {
+        return Err(format!("it needs the library `{}`, which is missing", missing.name));
     }
-    parse(&String::from_utf8_lossy(&output.stdout))
-}
-
-/// `NAME => PATH (ADDRESS)`, a line each; what has no path is the kernel's, or the loader.
-fn parse(text: &str) -> Result<Vec<(OsString, PathBuf)>, String> {
-    let mut found = Vec::new();
-    for line in text.lines() {
-        let Some((name, place)) = line.trim().split_once(" => ") else { continue };
-        let path = place.rsplit_once(" (").map_or(place, |(path, _)| path);
-        if !path.starts_with('/') {
-            return Err(format!("it needs the library `{name}`, which is missing"));
-        }
-        let name = Path::new(name).file_name().unwrap_or_default();
-        found.push((name.to_owned(), PathBuf::from(path)));
-    }
-    Ok(found)
+    let libraries = closure.objects.into_iter().filter(|object| object.by.is_some());
+    Ok(libraries.map(|object| (object.name.into(), object.found.path)).collect())
 }
 
 #[cfg(test)]
@@ -101,12 +85,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_loaders_list_is_read() {
-        let text = "\tlinux-vdso.so.1 (0x00007f53)\n\tlibz.so.1 => /lib/libz.so.1 (0x00)\n\
-                    \t/lib64/ld-linux-x86-64.so.2 (0x00)\n";
-        let want = vec![(OsString::from("libz.so.1"), PathBuf::from("/lib/libz.so.1"))];
-        assert_eq!(parse(text), Ok(want));
-        assert!(parse("libx.so => not found").unwrap_err().contains("`libx.so`"));
+    fn what_this_program_needs_is_what_it_has_loaded() {
+        let own = Elf::read(File::open("/proc/self/exe").unwrap()).unwrap();
+        let path = std::env::current_exe().unwrap();
+        let found = needed(&path, own.format).unwrap();
+        let maps = fs_err::read_to_string("/proc/self/maps").unwrap();
+        assert_eq!(found.is_empty(), own.interpreter.is_none());
+        for (name, path) in found {
+            assert!(maps.contains(&*name.to_string_lossy()), "{name:?} at {}", path.display());
+        }
     }
 
     #[test]
