@@ -45,8 +45,9 @@ impl<'a> Leader<'a> {
         Ok(Self { step, listener, peers: Vec::new(), here: BTreeSet::from([step.rank]) })
     }
 
-    /// Hears everybody until there is an answer. `None` where the leader of the first node ended
-    /// without one: then there is another one soon.
+    /// Hears everybody until there is an answer. `None` where it is to be asked for anew: the
+    /// leader of the first node ended without one, and there is another one soon, or a task of this
+    /// node that the first was told of has ended.
     ///
     /// # Errors
     ///
@@ -73,9 +74,9 @@ impl<'a> Leader<'a> {
             self.wait(above, until)
                 .map_err(|error| Failure::new("cannot wait for the other tasks").because(error))?;
             self.accept(above);
-            let new = self.hear(above);
+            let news = self.hear(above);
             if let Above::First(first) = above {
-                let new: String = new.iter().map(|rank| wire::rank_line(*rank)).collect();
+                let new: String = news.came.iter().map(|rank| wire::rank_line(*rank)).collect();
                 if !new.is_empty() {
                     first.say(&new);
                 }
@@ -83,7 +84,8 @@ impl<'a> Leader<'a> {
                     Heard::Gone => return Ok(None),
                     Heard::Lines(lines) => {
                         let answer = lines.iter().find_map(|line| Answer::parse(line));
-                        if answer.is_some() {
+                        // Who counts fewer says so by coming anew.
+                        if answer.is_some() || news.is_fewer {
                             return Ok(answer);
                         }
                     }
@@ -150,32 +152,54 @@ impl<'a> Leader<'a> {
         }
     }
 
-    /// Hears everybody who said something; returns who is here now and was not before.
-    fn hear(&mut self, above: &Above<'_>) -> Vec<u32> {
-        let mut new = Vec::new();
+    /// Hears everybody who said something.
+    fn hear(&mut self, above: &Above<'_>) -> News {
+        let mut news = News::default();
         let handshake = match above {
             Above::Others { key, .. } => Some(Handshake { key, step: &self.step.id }),
             _ => None,
         };
         let (tasks, here) = (self.step.tasks, &mut self.here);
         self.peers.retain_mut(|peer| {
-            let Heard::Lines(lines) = peer.hear() else { return false };
-            lines.iter().all(|line| match (peer.trust, &handshake) {
+            let lines = match peer.hear() {
+                Heard::Lines(lines) => lines,
+                Heard::Gone => {
+                    news.is_fewer |= !peer.ranks.is_empty();
+                    return false;
+                }
+            };
+            let is_heard = lines.iter().all(|line| match (peer.trust, &handshake) {
                 (Trust::Greeted(nonce), Some(handshake)) => {
                     remote::admit(peer, &nonce, line, handshake)
                 }
                 (Trust::Greeted(_), None) => false,
                 (Trust::Known, _) => match wire::parse_rank(line) {
                     Some(rank) if rank < tasks => {
+                        peer.ranks.insert(rank);
                         if here.insert(rank) {
-                            new.push(rank);
+                            news.came.push(rank);
                         }
                         true
                     }
                     _ => false,
                 },
-            })
+            });
+            news.is_fewer |= !is_heard && !peer.ranks.is_empty();
+            is_heard
         });
-        new
+        if news.is_fewer {
+            let others = self.peers.iter().flat_map(|peer| peer.ranks.iter().copied());
+            self.here = others.chain([self.step.rank]).collect();
+        }
+        news
     }
+}
+
+/// What changed.
+#[derive(Debug, Default)]
+struct News {
+    /// Tasks that are here now and were not before.
+    came: Vec<u32>,
+    /// Somebody left, and with them the tasks that they spoke for.
+    is_fewer: bool,
 }

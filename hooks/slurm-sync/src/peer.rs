@@ -1,5 +1,6 @@
 //! Those who are connected to a leader: tasks of its node, and leaders of other nodes.
 
+use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -29,6 +30,8 @@ pub(crate) struct Peer {
     stream: Stream,
     buffer: Vec<u8>,
     pub(crate) trust: Trust,
+    /// The tasks that it said are here: they are as long as it is.
+    pub(crate) ranks: BTreeSet<u32>,
 }
 
 /// What was read.
@@ -44,7 +47,7 @@ impl Peer {
     /// A task of this node.
     pub(crate) fn local(stream: UnixStream) -> std::io::Result<Self> {
         stream.set_nonblocking(true)?;
-        Ok(Self { stream: Stream::Local(stream), buffer: Vec::new(), trust: Trust::Known })
+        Ok(Self::new(Stream::Local(stream), Trust::Known))
     }
 
     /// The leader of another node.
@@ -53,7 +56,11 @@ impl Peer {
         stream.set_nodelay(true)?;
         // A node that is switched off says no farewell.
         rustix::net::sockopt::set_socket_keepalive(&stream, true)?;
-        Ok(Self { stream: Stream::Remote(stream), buffer: Vec::new(), trust })
+        Ok(Self::new(Stream::Remote(stream), trust))
+    }
+
+    fn new(stream: Stream, trust: Trust) -> Self {
+        Self { stream, buffer: Vec::new(), trust, ranks: BTreeSet::new() }
     }
 
     /// Reads what there is.
