@@ -55,8 +55,8 @@ enum Said<'a> {
     Number(usize, Option<Stage>),
     /// A hook with that program.
     Program(&'a str),
-    /// One that the container's first process runs.
-    Inside,
+    /// Nothing: any that runs before the runtime is done.
+    Lost,
 }
 
 /// The hook that failed, if that is what the runtime's output says. `stages` are those that have
@@ -65,7 +65,7 @@ pub(crate) fn find(output: &str, hooks: &[Hook], stages: &[Stage]) -> Option<Bla
     let output = &*plain(output);
     let (said, how, words) = of_runc(output).or_else(|| of_crun(output))?;
     let found = candidates(hooks, stages, &said);
-    if said == Said::Inside && found.is_empty() {
+    if said == Said::Lost && found.is_empty() {
         return None;
     }
     let which = match found[..] {
@@ -101,7 +101,7 @@ fn candidates<'h>(hooks: &'h [Hook], stages: &[Stage], said: &Said<'_>) -> Vec<(
             let is_it = match *said {
                 Said::Number(number, of) => index == number && of.is_none_or(|of| of == *stage),
                 Said::Program(path) => hook.path.to_str() == Some(path),
-                Said::Inside => matches!(stage, Stage::CreateContainer | Stage::StartContainer),
+                Said::Lost => *stage != Stage::Poststop,
             };
             if is_it {
                 found.push((hook, *stage));
@@ -156,12 +156,13 @@ fn of_runc(output: &str) -> Option<(Said<'_>, How, &str)> {
 fn of_crun(output: &str) -> Option<(Said<'_>, How, &str)> {
     const ENDED: &str = "error executing hook `";
     const LATE: &str = "timeout expired for `";
-    // The process that ran the hook ended before crun read its message.
+    // After a hook that failed, crun asks the container's first process why; when that has ended
+    // already, this is all that is left of the message.
     const LOST: &str = "read from the init process";
     let places = [(output.find(ENDED), ENDED), (output.find(LATE), LATE)];
     let Some((at, start)) = places.into_iter().find_map(|(at, start)| Some((at?, start))) else {
         let words = &output[..output.find(LOST)?];
-        return Some((Said::Inside, How::Ended("crun does not say how".to_owned()), words));
+        return Some((Said::Lost, How::Ended("crun does not say how".to_owned()), words));
     };
     let (program, rest) = output[at + start.len()..].split_once('`')?;
     let code = rest.strip_prefix(" (exit code: ").and_then(|rest| rest.split(')').next());
@@ -306,7 +307,8 @@ mod tests {
             assert_eq!(find(output, &hooks(), &Stage::ALL), None, "{output}");
         }
         let lost = "words\nread from the init process\n";
-        assert_eq!(find(lost, &hooks()[..1], &Stage::ALL), None, "no hook there");
+        assert_eq!(find(lost, &[], &Stage::ALL), None, "no hook there");
+        assert_eq!(find(lost, &hooks(), &[Stage::Poststop]), None, "it was not their time");
         let found = find(lost, &hooks()[1..2], &[Stage::CreateContainer]).unwrap();
         assert_eq!(found.which, "hook `/h/b.json` (stage createContainer)");
         assert_eq!(found.words.causes, ["words"]);

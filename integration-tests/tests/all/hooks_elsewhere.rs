@@ -14,6 +14,9 @@ use crate::glibc_image::GlibcImage;
 use crate::hook_fabric::{SHOWN, compile_provider};
 
 /// A mount and a process namespace of the test's own: all in it ends with it.
+/// Hooks that are compiled to count what tests cover are to write nothing where they are started.
+const NO_PROFILE: &str = "LLVM_PROFILE_FILE=/dev/null";
+
 const APART: [&str; 7] =
     ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh"];
 
@@ -60,7 +63,7 @@ impl Ground {
         let source = self.person.home().join("host");
         let argument = format!("--mount=type=bind,src={},dst=/opt/host", source.display());
         let program = self.person.programs().path("sarus-hook-mount");
-        json!({"path": program, "args": ["sarus-hook-mount", argument]})
+        json!({"path": program, "args": ["sarus-hook-mount", argument], "env": [NO_PROFILE]})
     }
 
     /// A command of the person's, after a script of root's.
@@ -216,7 +219,7 @@ fn fabric_under_podman(ground: &Ground) {
     let owner = format!("{}:{}", session.uid(), session.gid());
     ground.root.program(["chown", "-R", &owner]).args([ground.bundle()]).run().ok();
     let program = session.programs().path("sarus-hook-fabric");
-    let hook = json!({"path": program, "env": ["FABRIC_CONFIG=/run/fabric.json"]});
+    let hook = json!({"path": program, "env": ["FABRIC_CONFIG=/run/fabric.json", NO_PROFILE]});
     let seen = ground.run_podman(&hook, "precreate", &["fi_info", "-p", "cxi"]);
     assert!(seen.starts_with(SHOWN), "{seen}");
 }
