@@ -62,13 +62,14 @@ impl Lines {
         Ok(Some((Self { instructions, end, theirs }, Instructions(builder))))
     }
 
-    /// Starts the janitor.
-    pub(crate) fn start(self, plan: &Plan<'_>) -> Result<Janitor, ShimError> {
+    /// Starts the janitor, which joins the namespaces of `builder` and of nobody else.
+    pub(crate) fn start(self, plan: &Plan<'_>, builder: i32) -> Result<Janitor, ShimError> {
         let output = shared_output()?;
         match fork().map_err(cannot("make a process"))? {
             Fork::Child => {
                 drop(self.end);
-                let done = wait_and_delete(plan, &self.instructions, (&self.theirs, &output));
+                let done =
+                    wait_and_delete((plan, builder), &self.instructions, (&self.theirs, &output));
                 process::exit_at_once(i32::from(done.is_err()))
             }
             Fork::Parent(child) => Ok(Janitor { pid: child.pid(), end: self.end, output }),
@@ -81,9 +82,7 @@ impl Instructions {
     /// user namespaces are those of the hooks.
     pub(crate) fn tell(&self, own: &Path) -> Result<(), ShimError> {
         let failed = |e: rustix::io::Errno| cannot("prepare the hooks at the end")(e.into());
-        let pid = rustix::process::getpid().as_raw_nonzero();
-        let packet = [pid.to_string().as_bytes(), b"\0", own.as_os_str().as_bytes()].concat();
-        rustix::io::write(&self.0, &packet).map_err(failed)?;
+        rustix::io::write(&self.0, own.as_os_str().as_bytes()).map_err(failed)?;
         let read = rustix::io::retry_on_intr(|| rustix::io::read(&self.0, &mut [0_u8; 1]));
         match read.map_err(failed)? {
             0 => Err(failed(rustix::io::Errno::PIPE)),
@@ -124,7 +123,7 @@ impl Janitor {
 }
 
 fn wait_and_delete(
-    plan: &Plan<'_>,
+    (plan, builder): (&Plan<'_>, i32),
     instructions: &OwnedFd,
     (supervisor, output): (&OwnedFd, &OwnedFd),
 ) -> Result<std::convert::Infallible, ShimError> {
@@ -141,11 +140,12 @@ fn wait_and_delete(
     let mut packet = [0_u8; 8192];
     let size = rustix::io::retry_on_intr(|| rustix::io::read(instructions, &mut packet));
     let size = size.map_err(|e| failed(e.into()))?;
-    let at = packet[..size].iter().position(|byte| *byte == 0);
     // A builder that ended before made nothing.
-    let Some(at) = at else { process::exit_at_once(0) };
-    let builder = String::from_utf8_lossy(&packet[..at]).into_owned();
-    let own = PathBuf::from(std::ffi::OsString::from_vec(packet[at + 1..size].to_vec()));
+    if size == 0 {
+        process::exit_at_once(0);
+    }
+    let own = PathBuf::from(std::ffi::OsString::from_vec(packet[..size].to_vec()));
+    let builder = builder.to_string();
     let open = |kind: &str| namespace::of(&builder, kind).map_err(&failed);
     let (user, mounts) = (open("user")?, open("mnt")?);
     let is_own = namespace::own_number("user").and_then(|own| Ok(own == namespace::number(&user)?));

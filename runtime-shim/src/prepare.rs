@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode as FileMode, OFlags, open};
 use sarus_launch::{Account, merge_group, merge_passwd};
 use sarus_sys::identity::become_person;
-use sarus_sys::process::{Ended, Fork, exit_at_once, fork};
+use sarus_sys::process::{Ended, Fork, close_all_but, exit_at_once, fork};
 use sarus_sys::root::Root;
 
 use crate::error::{ShimError, cannot};
@@ -44,6 +44,8 @@ pub(crate) fn lay(run: &Run<'_>, base: &Path, image: &Path) -> Result<(), ShimEr
 fn in_person(run: &Run<'_>, act: impl FnOnce() -> Result<(), ShimError>) -> Result<(), ShimError> {
     match fork().map_err(cannot("make a process"))? {
         Fork::Child => {
+            // It reads what strangers wrote, and needs nothing of root's for it.
+            close_all_but(rustix::stdio::stderr());
             let failed = |source| ShimError::Privileges { source };
             let done = become_person(run.caller.person()).map_err(failed).and_then(|()| act());
             if let Err(error) = done {

@@ -53,12 +53,12 @@ pub(crate) fn run(caller: &Caller, request: &Request) -> Result<i32, ShimError> 
         }
         Fork::Parent(builder) => {
             drop((theirs, instructions));
-            let janitor = lines.map(|lines| lines.start(&plan)).transpose()?;
+            let builder = builder.as_raw_pid();
+            let janitor = lines.map(|lines| lines.start(&plan, builder)).transpose()?;
             if caller.is_setuid() && mode == Mode::Privileged {
                 give_up_privileges(caller)?;
             }
             let forwarder = Forwarder::start(&scratch::parents(&run))?;
-            let builder = builder.as_raw_pid();
             let mut supervisor =
                 Supervisor::new(Charge::Container(&plan), (signals, ours, forwarder), builder);
             supervisor.set_janitor(janitor);

@@ -103,6 +103,10 @@ impl Root<'_> {
                 found => found?,
             };
         }
+        // A link may have led out at last.
+        if fstat(&directory)?.st_dev != device {
+            return Err(io::Error::from_raw_os_error(libc::EACCES));
+        }
         Ok(directory)
     }
 

@@ -36,6 +36,7 @@ mod run;
 mod run_options;
 mod seccomp;
 mod setuid;
+mod setuid_attacks;
 mod sharing;
 mod slurm;
 mod slurm_speed;
