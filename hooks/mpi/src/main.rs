@@ -38,7 +38,7 @@ fn plan(container: &Container) -> Result<Plan, Failure> {
         match Host::read(stack) {
             Ok(host) => hosts.push(host),
             Err(failure) => {
-                let reason = Reason::Unreadable(failure.to_string().replace('\n', ";"));
+                let reason = Reason::Unreadable(failure.sentence());
                 refused.push((stack.name.clone(), reason));
             }
         }

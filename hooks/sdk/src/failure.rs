@@ -32,6 +32,12 @@ impl Failure {
         Self { what: what.into(), causes, hint: self.hint }
     }
 
+    /// On one line, without the hint: `WHAT: CAUSE: CAUSE`.
+    pub fn sentence(&self) -> String {
+        let words = std::iter::once(&self.what).chain(&self.causes);
+        words.map(String::as_str).collect::<Vec<_>>().join(": ")
+    }
+
     /// Says what the user or the administrator can do.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -54,3 +60,19 @@ impl fmt::Display for Failure {
 }
 
 impl std::error::Error for Failure {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_within_another_is_its_cause() {
+        let failure =
+            Failure::new("cannot read `x`").because("denied").hint("ask").within("cannot start");
+        assert_eq!(
+            failure.to_string(),
+            "cannot start\n  caused by: cannot read `x`\n  caused by: denied\nhint: ask"
+        );
+        assert_eq!(failure.sentence(), "cannot start: cannot read `x`: denied");
+    }
+}

@@ -111,11 +111,7 @@ fn lead(
         }
         // Every task says it in the same words; the hint is one's own.
         Err(failure) => {
-            let text = failure.to_string();
-            let words: Vec<&str> =
-                text.lines().take_while(|line| !line.starts_with("hint:")).collect();
-            let words = words.join("; ").replace("  caused by: ", "");
-            leader.tell(&Answer::Failed(words));
+            leader.tell(&Answer::Failed(failure.sentence()));
             Err(failure)
         }
     }

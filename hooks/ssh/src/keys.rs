@@ -2,11 +2,14 @@
 //! other in. In the user's directory, mode 0600, made by `sarus ssh-keygen`.
 
 use std::fs::{DirBuilder, File};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::time::Duration;
 
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 use sarus_hook::{Account, Failure};
 
 use crate::software;
@@ -22,6 +25,14 @@ const USER: &str = "id_dropbear";
 
 /// The user's public key.
 const PUBLIC: &str = "id_dropbear.pub";
+
+const NAMES: [&str; 4] = [HOST, HOST_PUBLIC, USER, PUBLIC];
+
+/// How the names of directories begin in which keys are made, beside the one that they go to.
+const ASIDE: &str = "keys.new.";
+
+/// Age at which such a directory was left by somebody who was killed.
+const ABANDONED_AFTER: Duration = Duration::from_secs(600);
 
 /// Largest key file that is read, in bytes.
 const SIZE_MAX: u64 = 64 << 10;
@@ -124,26 +135,64 @@ fn generate(overwrites: bool) -> Result<PathBuf, Failure> {
     let dropbear = std::env::var_os("DROPBEAR_DIR").map(PathBuf::from);
     let program = software::program("dropbearkey", dropbear.as_deref())?;
     let made = || -> std::io::Result<()> {
-        DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
-        std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(0o700))?;
-        let aside = tempdir(&directory)?;
-        let made = make_in(&program, &aside, &account.name).and_then(|()| {
-            [HOST, HOST_PUBLIC, USER, PUBLIC]
-                .iter()
-                .try_for_each(|name| std::fs::rename(aside.join(name), directory.join(name)))
-        });
-        std::fs::remove_dir_all(&aside)?;
+        let above = directory.parent().unwrap_or(Path::new("/"));
+        DirBuilder::new().recursive(true).mode(0o700).create(above)?;
+        sweep(above);
+        let aside = above.join(format!("{ASIDE}{}", std::process::id()));
+        DirBuilder::new().mode(0o700).create(&aside)?;
+        let made = make_in(&program, &aside, &account.name)
+            .and_then(|()| put_in_place(&aside, &directory, overwrites));
+        // After a replacement these are the old ones.
+        std::fs::remove_dir_all(&aside).or_else(|error| match error.kind() {
+            ErrorKind::NotFound => Ok(()),
+            _ => Err(error),
+        })?;
         made
     };
     made().map_err(|error| failed().because(error))?;
     Ok(directory)
 }
 
-/// A directory to make the keys in, so that a failure leaves the old ones.
-fn tempdir(directory: &Path) -> std::io::Result<PathBuf> {
-    let aside = directory.join(format!(".new.{}", std::process::id()));
-    DirBuilder::new().mode(0o700).create(&aside)?;
-    Ok(aside)
+/// Moves all keys at once to where they belong, so that no private key is ever beside another's
+/// public one. What else is in the directory stays there.
+fn put_in_place(aside: &Path, directory: &Path, overwrites: bool) -> std::io::Result<()> {
+    match std::fs::rename(aside, directory) {
+        Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => {}
+        moved => return moved,
+    }
+    let others = || -> std::io::Result<Vec<std::ffi::OsString>> {
+        let names = std::fs::read_dir(directory)?.map(|entry| Ok(entry?.file_name()));
+        let names: Vec<_> = names.collect::<std::io::Result<_>>()?;
+        Ok(names.into_iter().filter(|name| NAMES.iter().all(|ours| name != ours)).collect())
+    };
+    let others = others()?;
+    let has_keys = [HOST, USER].iter().any(|name| directory.join(name).exists());
+    if has_keys && !overwrites {
+        return Err(std::io::Error::other("somebody else is making them"));
+    }
+    let flags = RenameFlags::EXCHANGE;
+    match renameat_with(CWD, aside, CWD, directory, flags) {
+        // Not every network file system can.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
+            let old = aside.with_extension("old");
+            std::fs::rename(directory, &old)?;
+            std::fs::rename(aside, directory)?;
+            std::fs::rename(old, aside)?;
+        }
+        exchanged => exchanged?,
+    }
+    others.iter().try_for_each(|name| std::fs::rename(aside.join(name), directory.join(name)))
+}
+
+/// Removes what killed ones left, as far as that can be known: nobody makes keys for that long.
+fn sweep(above: &Path) {
+    let entries = std::fs::read_dir(above).into_iter().flatten().flatten();
+    for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(ASIDE)) {
+        let age = entry.metadata().and_then(|found| found.modified()).map(|time| time.elapsed());
+        if matches!(age, Ok(Ok(age)) if age > ABANDONED_AFTER) {
+            let _stays_for_the_next = std::fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 fn make_in(program: &Path, aside: &Path, user: &str) -> std::io::Result<()> {
@@ -174,6 +223,27 @@ fn make_key(program: &Path, file: &Path) -> std::io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_come_at_once_and_what_else_is_there_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let (aside, place) = (folder.path().join("keys.new.1"), folder.path().join("keys"));
+        let fill = |text: &str| {
+            fs_err::create_dir(&aside).unwrap();
+            NAMES.iter().for_each(|name| fs_err::write(aside.join(name), text).unwrap());
+        };
+        let read = |name: &str| fs_err::read_to_string(place.join(name)).unwrap();
+        fill("first");
+        put_in_place(&aside, &place, false).unwrap();
+        fs_err::write(place.join("older"), "kept").unwrap();
+        fill("second");
+        assert!(put_in_place(&aside, &place, false).is_err());
+        assert!(NAMES.iter().all(|name| read(name) == "first"));
+        put_in_place(&aside, &place, true).unwrap();
+        assert!(NAMES.iter().all(|name| read(name) == "second"));
+        assert_eq!(read("older"), "kept");
+        assert_eq!(fs_err::read_to_string(aside.join(HOST)).unwrap(), "first");
+    }
 
     #[test]
     fn keys_that_others_may_read_are_not_used() {
