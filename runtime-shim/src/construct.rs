@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{MemfdFlags, Mode as FileMode, OFlags, memfd_create, open};
-use sarus_config::hooks::{Hook, Occasion, Stage};
+use sarus_config::hooks::{Hook, Stage};
 use sarus_entry::flag;
 use sarus_launch::{Sources, Variables, variables};
 use sarus_sys::identity::become_root;
@@ -249,15 +249,6 @@ pub(crate) fn annotations(run: &Run<'_>, stdio: [i32; 3]) -> BTreeMap<String, St
         annotations.entry(name.to_owned()).or_insert(value);
     }
     annotations
-}
-
-/// The command as the selection of hooks sees it.
-pub(crate) fn occasion<'a>(
-    command: &'a str,
-    annotations: &'a BTreeMap<String, String>,
-    has_bind_mounts: bool,
-) -> Occasion<'a> {
-    Occasion { annotations, command, has_bind_mounts }
 }
 
 /// Writes block and bundle, and becomes the runtime.

@@ -337,12 +337,7 @@ impl Inquiry<'_> {
     }
 
     fn hooks(&self) -> Result<Value, ShimError> {
-        let run = self.run;
-        let command = run.request.command.args.first();
-        let command = command.map(sarus_launch::RawString::to_string_lossy).unwrap_or_default();
-        let has_bind_mounts = user_mounts::has_bind_mounts(run.config, run.request);
-        let occasion = construct::occasion(&command, &run.request.annotations, has_bind_mounts);
-        let examined = hooks::examine(run.config, run.mode, &occasion)?;
+        let examined = hooks::examine(self.run)?;
         Ok(examined.iter().map(|(hook, decision)| self.hook(hook, decision)).collect())
     }
 

@@ -9,14 +9,16 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
+use sarus_config::check_trusted;
 use sarus_config::hooks::{self, Decision, Directories, Hook, Occasion, Stage};
-use sarus_config::{Config, check_trusted};
 use sarus_sys::signals::{SignalMask, set_mask};
 use serde_json::{Value, json};
 
 use crate::blame::{self, Blame, Words};
 use crate::error::ShimError;
+use crate::image::Run;
 use crate::mode::Mode;
+use crate::user_mounts;
 
 /// Most that is read of what a program says.
 const OUTPUT_MAX: u64 = 64 << 20;
@@ -46,24 +48,17 @@ impl Failure {
 }
 
 /// The hooks that run for this container, in their order.
-pub(crate) fn select(
-    config: &Config,
-    mode: Mode,
-    occasion: &Occasion<'_>,
-) -> Result<Vec<Hook>, ShimError> {
-    let examined = examine(config, mode, occasion)?;
+pub(crate) fn select(run: &Run<'_>) -> Result<Vec<Hook>, ShimError> {
+    let examined = examine(run)?;
     Ok(examined.into_iter().filter_map(|(hook, found)| found.runs.then_some(hook)).collect())
 }
 
 /// All hooks, in their order, each with the decision whether it runs.
-pub(crate) fn examine(
-    config: &Config,
-    mode: Mode,
-    occasion: &Occasion<'_>,
-) -> Result<Vec<(Hook, Decision)>, ShimError> {
+pub(crate) fn examine(run: &Run<'_>) -> Result<Vec<(Hook, Decision)>, ShimError> {
+    let (config, request) = (run.config, run.request);
     let directories = Directories::of(config);
     let untrusted = |source| ShimError::Config { source };
-    let checked = mode == Mode::Privileged && config.security_checks;
+    let checked = run.mode == Mode::Privileged && config.security_checks;
     if checked {
         directories
             .existing()
@@ -76,8 +71,15 @@ pub(crate) fn examine(
         let paths = hooks::paths_to_check(&hooks);
         paths.iter().try_for_each(|path| check_trusted(path)).map_err(untrusted)?;
     }
+    // The user's command, as they said it.
+    let command = request.command.args.first().map(sarus_launch::RawString::to_string_lossy);
+    let occasion = Occasion {
+        annotations: &request.annotations,
+        command: &command.unwrap_or_default(),
+        has_bind_mounts: user_mounts::has_bind_mounts(config, request),
+    };
     let examined = hooks.into_iter().map(|hook| {
-        let decision = hook.decide(occasion);
+        let decision = hook.decide(&occasion);
         let verb = if decision.runs { "runs" } else { "does not run" };
         log::debug!("hook `{}` {verb}: {}", hook.file.display(), decision.reason);
         (hook, decision)

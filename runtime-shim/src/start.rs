@@ -14,7 +14,7 @@ use sarus_sys::signals::SignalReader;
 
 use crate::caller::Caller;
 use crate::channel::Channel;
-use crate::construct::{Ends, Plan, construct, occasion, open_entry};
+use crate::construct::{Ends, Plan, construct, open_entry};
 use crate::error::{ShimError, cannot};
 use crate::forward::Forwarder;
 use crate::image::{ImageFile, Run};
@@ -22,7 +22,7 @@ use crate::janitor::Lines;
 use crate::ledger::Ledger;
 use crate::mode::{self, Mode};
 use crate::supervise::{Charge, OurEnds, Supervisor};
-use crate::{hooks, runtime, scratch, seccomp, user_mounts};
+use crate::{hooks, runtime, scratch, seccomp};
 
 /// The file in which the names of a user's containers are places.
 const NAMES: &str = "names";
@@ -127,11 +127,7 @@ pub(crate) fn plan(run: Run<'_>, image: ImageFile) -> Result<Plan<'_>, ShimError
         let checked = paths.iter().try_for_each(|path| check_trusted(path));
         checked.map_err(|source| ShimError::Config { source })?;
     }
-    let command = run.request.command.args.first();
-    let command = command.map(sarus_launch::RawString::to_string_lossy).unwrap_or_default();
-    let has_bind_mounts = user_mounts::has_bind_mounts(run.config, run.request);
-    let occasion = occasion(&command, &run.request.annotations, has_bind_mounts);
-    let hooks = hooks::select(run.config, run.mode, &occasion)?;
+    let hooks = hooks::select(&run)?;
     let id = run.request.name.clone().unwrap_or_else(|| format!("sarus-{}", run.supervisor));
     let filters = seccomp::filters(run.config)?;
     Ok(Plan { run, runtime, image, entry: open_entry()?, hooks, filters, id })
