@@ -1,11 +1,14 @@
-//! Which hook it was that failed, and in whose words: what a runtime says of it, translated. Pure.
+//! Which hook it was that failed, and in whose words: what is said of it, translated. Pure.
 //!
-//! runc counts the hooks of a stage and leaves the stage out, as versions before 1.2 do; crun names
-//! the program alone. Both pass on more than helps.
+//! runc counts the hooks of a stage and leaves the stage out, as versions before 1.2 do, and passes
+//! on more than helps. Under crun it is `sarus-entry` that says what becomes of each hook.
 
 use std::borrow::Cow;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 
 use sarus_config::hooks::{Hook, Stage};
+use sarus_entry::mark;
 
 /// How a hook ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -48,32 +51,31 @@ pub(crate) struct Words {
     pub(crate) hint: Option<String>,
 }
 
-/// How a runtime says that a hook failed.
+/// A hook that failed, as it is said.
 #[derive(Debug, PartialEq, Eq)]
-enum Said<'a> {
-    /// The hook of that number in a stage.
-    Number(usize, Option<Stage>),
-    /// A hook with that program.
-    Program(&'a str),
-    /// Nothing: any that runs before the runtime is done.
-    Lost,
+struct Said<'a> {
+    /// Its number in the stage.
+    number: usize,
+    stage: Option<Stage>,
+    program: Option<&'a str>,
+    how: How,
+    words: &'a str,
 }
 
-/// The hook that failed, if that is what the runtime's output says. `stages` are those that have
-/// run or may have.
+/// The hook that failed, if that is what the output of a runtime and its hooks says. `stages` are
+/// those that have run or may have.
 pub(crate) fn find(output: &str, hooks: &[Hook], stages: &[Stage]) -> Option<Blame> {
     let output = &*plain(output);
-    let (said, how, words) = of_runc(output).or_else(|| of_crun(output))?;
+    let said = match Marked::split(output) {
+        Some(_) => of_marks(output, stages)?,
+        None => of_runc(output)?,
+    };
     let found = candidates(hooks, stages, &said);
-    if said == Said::Lost && found.is_empty() {
-        return None;
-    }
-    let which = match found[..] {
-        [] => "a hook".to_owned(),
-        [(hook, stage)] => name(hook, Some(stage)),
-        [(first, _), ..] if found.iter().all(|(hook, _)| hook.file == first.file) => {
-            name(first, None)
-        }
+    let which = match (&found[..], said.program, said.stage) {
+        // One that another hook has added.
+        ([], Some(program), Some(stage)) => format!("hook `{program}` (stage {stage})"),
+        ([], ..) => "a hook".to_owned(),
+        ([(hook, stage)], ..) => name(hook, Some(*stage)),
         _ => {
             let names: Vec<String> =
                 found.iter().map(|(hook, stage)| name(hook, Some(*stage))).collect();
@@ -81,34 +83,27 @@ pub(crate) fn find(output: &str, hooks: &[Hook], stages: &[Stage]) -> Option<Bla
         }
     };
     let limit = match found[..] {
-        [(hook, _)] => hook.timeout,
+        [(hook, _)] => hook.timeout.map(|limit| format!("{} s", limit.as_secs())),
         _ => None,
     };
-    let how = match (how, limit) {
+    let how = match (said.how, limit) {
         (How::Ended(how), _) => how,
-        (How::TimedOut, Some(limit)) => timed_out(&format!("{} s", limit.as_secs())),
-        (How::TimedOut, None) => timed_out("its `timeout`"),
+        (How::TimedOut, limit) => {
+            let limit = limit.as_deref().unwrap_or("its `timeout`");
+            format!("it did not end within {limit} and was killed")
+        }
     };
-    Some(Blame { which, how, words: Words::of(words) })
+    Some(Blame { which, how, words: Words::of(said.words) })
 }
 
-/// The hooks that the runtime may mean.
+/// The hooks that may be meant.
 fn candidates<'h>(hooks: &'h [Hook], stages: &[Stage], said: &Said<'_>) -> Vec<(&'h Hook, Stage)> {
-    let mut found = Vec::new();
-    for stage in stages {
-        let in_stage = hooks.iter().filter(|hook| hook.stages.contains(stage));
-        for (index, hook) in in_stage.enumerate() {
-            let is_it = match *said {
-                Said::Number(number, of) => index == number && of.is_none_or(|of| of == *stage),
-                Said::Program(path) => hook.path.to_str() == Some(path),
-                Said::Lost => *stage != Stage::Poststop,
-            };
-            if is_it {
-                found.push((hook, *stage));
-            }
-        }
-    }
-    found
+    let meant = stages.iter().filter(|stage| said.stage.is_none_or(|said| said == **stage));
+    let meant = meant.filter_map(|stage| {
+        let hook = hooks.iter().filter(|hook| hook.stages.contains(stage)).nth(said.number)?;
+        Some((hook, *stage))
+    });
+    meant.collect()
 }
 
 /// A hook as an error names it.
@@ -129,7 +124,7 @@ fn plain(output: &str) -> Cow<'_, str> {
 }
 
 /// `error running [STAGE ]hook #N: [error running hook: ]HOW[, stdout: WORDS, stderr: WORDS]`
-fn of_runc(output: &str) -> Option<(Said<'_>, How, &str)> {
+fn of_runc(output: &str) -> Option<Said<'_>> {
     const START: &str = "error running ";
     // After a failure it runs the hooks of the stage `poststop`, and says of those before.
     let output = output.rfind("run failed: ").map_or(output, |at| &output[at..]);
@@ -149,39 +144,90 @@ fn of_runc(output: &str) -> Option<(Said<'_>, How, &str)> {
     };
     let (stdout, stderr) = words.split_once(", stderr: ").unwrap_or((words, ""));
     let words = if stderr.trim().is_empty() { stdout } else { stderr };
-    Some((Said::Number(number, stage), how, words))
+    Some(Said { number, stage, program: None, how, words })
 }
 
-/// ``WORDS error executing hook `PROGRAM` (exit code: N)``; ``timeout expired for `PROGRAM` ``
-fn of_crun(output: &str) -> Option<(Said<'_>, How, &str)> {
-    const ENDED: &str = "error executing hook `";
-    const LATE: &str = "timeout expired for `";
-    // After a hook that failed, crun asks the container's first process why; when that has ended
-    // already, this is all that is left of the message.
-    const LOST: &str = "read from the init process";
-    let places = [(output.find(ENDED), ENDED), (output.find(LATE), LATE)];
-    let Some((at, start)) = places.into_iter().find_map(|(at, start)| Some((at?, start))) else {
-        let words = &output[..output.find(LOST)?];
-        return Some((Said::Lost, How::Ended("crun does not say how".to_owned()), words));
-    };
-    let (program, rest) = output[at + start.len()..].split_once('`')?;
-    let code = rest.strip_prefix(" (exit code: ").and_then(|rest| rest.split(')').next());
-    let how = match code {
-        Some(code) if code != "-1" => How::Ended(format!("exit status: {code}")),
-        _ => How::TimedOut,
-    };
-    // What hooks say goes to the same file before; what crun says may have a time before it.
-    let words = &output[..at];
-    let line = words.rfind('\n').map_or(words, |end| &words[end + 1..]);
-    let is_time = line.starts_with(|first: char| first.is_ascii_digit()) && line.ends_with("Z: ");
-    let words = if is_time { &words[..words.len() - line.len()] } else { words };
-    // What the first process says when it goes on without a command.
-    let words = words.trim_end().trim_end_matches("executable path not specified");
-    Some((Said::Program(program), how, words))
+/// What `sarus-entry` wrote of a hook, and what the hook wrote meanwhile.
+struct Marked<'a> {
+    /// What was said before it.
+    before: &'a str,
+    /// The stage, a slash, the number in it, a space, the program.
+    title: &'a str,
+    words: &'a str,
+    /// The mark at the end and the number after it, if there is one.
+    end: Option<(char, i32)>,
+    /// What was said after it.
+    rest: &'a str,
 }
 
-fn timed_out(limit: &str) -> String {
-    format!("it did not end within {limit} and was killed")
+const STARTED: char = mark::STARTED as char;
+const ENDED: char = mark::ENDED as char;
+const NOT_EXECUTED: char = mark::NOT_EXECUTED as char;
+const TIMED_OUT: char = mark::TIMED_OUT as char;
+
+impl<'a> Marked<'a> {
+    /// The first in the text.
+    fn split(text: &'a str) -> Option<Self> {
+        let (before, text) = text.split_once(STARTED)?;
+        let (title, text) = text.split_once('\n')?;
+        let own = text.find(STARTED).map_or(text, |next| &text[..next]);
+        let end = own.find([ENDED, NOT_EXECUTED, TIMED_OUT]).and_then(|at| {
+            let (number, _) = own[at + 1..].split_once('\n')?;
+            Some((at, own[at..].chars().next()?, number, number.parse().ok()?))
+        });
+        Some(match end {
+            Some((at, mark, number, value)) => Self {
+                before,
+                title,
+                words: &own[..at],
+                end: Some((mark, value)),
+                rest: &text[at + 1 + number.len() + 1..],
+            },
+            None => Self { before, title, words: own, end: None, rest: &text[own.len()..] },
+        })
+    }
+
+    fn how(&self, program: &str) -> How {
+        match self.end {
+            None => How::Ended("it was killed".to_owned()),
+            Some((TIMED_OUT, _)) => How::TimedOut,
+            Some((NOT_EXECUTED, number)) => {
+                let why = std::io::Error::from_raw_os_error(number);
+                How::Ended(format!("cannot execute `{program}`: {why}"))
+            }
+            Some((_, status)) => How::Ended(ExitStatus::from_raw(status).to_string()),
+        }
+    }
+}
+
+/// The first hook of those stages that failed.
+fn of_marks<'a>(mut output: &'a str, stages: &[Stage]) -> Option<Said<'a>> {
+    while let Some(marked) = Marked::split(output) {
+        output = marked.rest;
+        let parsed = || {
+            let (place, program) = marked.title.split_once(' ')?;
+            let (stage, number) = place.split_once('/')?;
+            let stage = Stage::ALL.into_iter().find(|known| known.name() == stage)?;
+            Some((stage, number.parse().ok()?, program))
+        };
+        let Some((stage, number, program)) = parsed() else { continue };
+        if stages.contains(&stage) && marked.end != Some((ENDED, 0)) {
+            let how = marked.how(program);
+            let words = marked.words;
+            return Some(Said { number, stage: Some(stage), program: Some(program), how, words });
+        }
+    }
+    None
+}
+
+/// What of the output is the runtime's own.
+pub(crate) fn of_runtime(mut output: &str) -> String {
+    let mut own = String::new();
+    while let Some(marked) = Marked::split(output) {
+        own.push_str(marked.before);
+        output = marked.rest;
+    }
+    own + output
 }
 
 impl Words {
@@ -278,9 +324,11 @@ mod tests {
     }
 
     #[test]
-    fn what_crun_says_is_translated() {
-        let output = "error: hook b: no\n  caused by: why\nhint: do\n2026-11-25T18:00:00.000000Z: error executing hook `/bin/b` (exit code: 1)\n";
-        let found = find(output, &hooks(), &[Stage::CreateContainer]).unwrap();
+    fn what_is_marked_is_translated() {
+        let good = "\u{2}createRuntime/0 /bin/a\nall is well\n\u{3}0000000000\n";
+        let bad = "\u{2}createContainer/0 /bin/b\nerror: hook b: no\n  caused by: why\nhint: do\n\u{3}0000000256\n";
+        let output = format!("{good}{bad}2026-11-25T18:00:00.000000Z: error executing hook\n");
+        let found = find(&output, &hooks(), &[Stage::CreateRuntime, Stage::CreateContainer]);
         let want = Blame {
             which: "hook `/h/b.json` (stage createContainer)".into(),
             how: "exit status: 1".into(),
@@ -289,31 +337,52 @@ mod tests {
                 hint: Some("do".into()),
             },
         };
-        assert_eq!(found, want);
-        let unfinished = "no end error executing hook `/bin/b` (exit code: 1)";
-        let found = find(unfinished, &hooks(), &[Stage::CreateContainer]).unwrap();
-        assert_eq!(found.words.causes, ["no end"]);
-        let late = "timeout expired for `/bin/c`\n";
-        assert!(find(late, &hooks(), &Stage::ALL).unwrap().how.contains("did not end"));
-        let late = "error executing hook `/bin/b` (exit code: -1)\ntimeout expired for `/bin/b`\n";
-        let found = find(late, &hooks(), &Stage::ALL).unwrap();
-        assert_eq!(found.which, "hook `/h/b.json`", "both of its stages");
-        assert!(found.how.contains("did not end"), "{}", found.how);
+        assert_eq!(found.unwrap(), want);
+        assert_eq!(find(&output, &hooks(), &[Stage::CreateRuntime]), None);
+        assert_eq!(find(good, &hooks(), &Stage::ALL), None);
+        assert_eq!(of_runtime(&output), "2026-11-25T18:00:00.000000Z: error executing hook\n");
+    }
+
+    #[test]
+    fn every_end_of_a_hook_has_its_words() {
+        for (said, which, how) in [
+            (
+                "createContainer/1 /bin/c\n\u{3}0000000139\n",
+                "hook `/h/c.json` (stage createContainer)",
+                "signal: 11 (SIGSEGV) (core dumped)",
+            ),
+            ("poststop/0 /bin/b\nwords", "hook `/h/b.json` (stage poststop)", "it was killed"),
+            (
+                "createContainer/1 /bin/c\nthe runtime's\n\u{18}0000000009\n\u{2}poststop/0 /bin/b\n\u{3}0000000000\n",
+                "hook `/h/c.json` (stage createContainer)",
+                "it did not end within 7 s and was killed",
+            ),
+            (
+                "createRuntime/7 /bin/x\n\u{15}0000000002\n\u{3}0000032512\n",
+                "hook `/bin/x` (stage createRuntime)",
+                "cannot execute `/bin/x`: No such file or directory (os error 2)",
+            ),
+        ] {
+            let mut hooks = hooks();
+            hooks[2].timeout = Some(std::time::Duration::from_secs(7));
+            let found = find(&format!("\u{2}{said}"), &hooks, &Stage::ALL).unwrap();
+            assert_eq!((found.which.as_str(), found.how.as_str()), (which, how), "{said:?}");
+        }
     }
 
     #[test]
     fn what_is_no_hooks_failure_is_none() {
-        for output in ["", "exec failed: no such file", "hook #", "error executing hook `"] {
-            assert_eq!(find(output, &hooks(), &Stage::ALL), None, "{output}");
+        for output in [
+            "",
+            "exec failed: no such file",
+            "hook #",
+            "\u{2}",
+            "\u{2}\n",
+            "\u{2}createRuntime/x /bin/a\n",
+            "\u{2}nostage/0 /bin/a\n",
+        ] {
+            assert_eq!(find(output, &hooks(), &Stage::ALL), None, "{output:?}");
         }
-        let lost = "words\nread from the init process\n";
-        assert_eq!(find(lost, &[], &Stage::ALL), None, "no hook there");
-        assert_eq!(find(lost, &hooks(), &[Stage::Poststop]), None, "it was not their time");
-        let found = find(lost, &hooks()[1..2], &[Stage::CreateContainer]).unwrap();
-        assert_eq!(found.which, "hook `/h/b.json` (stage createContainer)");
-        assert_eq!(found.words.causes, ["words"]);
-        let elsewhere = "error executing hook `/bin/seal` (exit code: 1)";
-        assert_eq!(find(elsewhere, &hooks(), &Stage::ALL).unwrap().which, "a hook");
     }
 
     #[test]

@@ -29,7 +29,7 @@ use crate::mode::Mode;
 use crate::rootfs::Overlay;
 use crate::runtime::Runtime;
 use crate::seccomp::Filter;
-use crate::{adopt, hooks, reports, rootfs, seal, setup, user_mounts};
+use crate::{adopt, hooks, reports, rootfs, setup, user_mounts, watch};
 
 /// What the supervisor decided before it forked.
 #[derive(Debug)]
@@ -61,11 +61,6 @@ impl Plan<'_> {
     pub(crate) fn has(&self, stage: Stage) -> bool {
         self.hooks.iter().any(|hook| hook.stages.contains(&stage))
     }
-
-    /// Whether a hook runs whose failure a runtime may pass over in silence.
-    pub(crate) fn has_late_hooks(&self) -> bool {
-        self.has(Stage::Poststart) || self.has(Stage::Poststop)
-    }
 }
 
 /// Returns only on failure, before the runtime was executed.
@@ -94,15 +89,13 @@ pub(crate) fn construct(
     let (own_users, is_first) = (setup.own, setup.is_first);
     let (arrangement, descriptors, ends) = arrange(plan, ends, own_users)?;
     let variables = container_variables(run);
-    let mut stages = hooks::for_bundle(&plan.hooks);
-    seal::add(run, &plan.runtime, &own.join("rootfs"), &mut stages);
     let contents = Contents {
         base: &own,
         variables: &variables,
         workdir: &workdir,
         annotations: &annotations(run, descriptors.stdio),
         hidepid: hidepid(),
-        hooks: stages,
+        hooks: hooks::for_bundle(&plan.hooks),
     };
     let before = bundle::configuration(run, &contents);
     let mut spec = hooks::precreate(&plan.hooks, before.clone())?;
@@ -276,6 +269,7 @@ fn finish(
     block::write_to(&placeholder, &block, (run.caller, &run.caller.affinity))?;
     spec["process"]["args"] =
         json!([format!("/proc/self/fd/{}", kept.entry_number), number.to_string()]);
+    watch::adapt(&mut spec, plan, (kept.entry_number, &base.join("rootfs")));
     write_bundle(base, &spec)?;
     let arguments = plan.runtime.arguments(base, arrangement.preserved(), plan);
     log::debug!("executing {arguments:?}");
@@ -310,8 +304,13 @@ pub(crate) fn write_bundle(base: &Path, spec: &Value) -> Result<(), ShimError> {
 
 /// Opens `sarus-entry`, which is installed beside this program.
 pub(crate) fn open_entry() -> Result<OwnedFd, ShimError> {
-    let own = std::env::current_exe().map_err(cannot("find this program's own path"))?;
-    let path = own.with_file_name("sarus-entry");
+    let path = entry_path();
     let failed = |source| ShimError::NoEntry { path: path.clone(), source };
     open(&path, OFlags::PATH | OFlags::CLOEXEC, FileMode::empty()).map_err(|e| failed(e.into()))
+}
+
+/// Where `sarus-entry` is installed.
+pub(crate) fn entry_path() -> PathBuf {
+    let own = std::env::current_exe().unwrap_or_else(|_unknown| PathBuf::from("/"));
+    own.with_file_name("sarus-entry")
 }

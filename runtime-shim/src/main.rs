@@ -29,13 +29,13 @@ mod reports;
 mod rootfs;
 mod runtime;
 mod scratch;
-mod seal;
 mod seccomp;
 mod setup;
 mod start;
 mod supervise;
 mod terminal;
 mod user_mounts;
+mod watch;
 
 use std::process::ExitCode;
 

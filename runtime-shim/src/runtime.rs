@@ -69,7 +69,7 @@ impl Runtime {
     /// options first: state and log are in `base` too.
     pub(crate) fn arguments(&self, base: &Path, preserved: i32, plan: &Plan<'_>) -> Vec<CString> {
         let mut arguments = vec![self.path.as_os_str().as_bytes().to_vec()];
-        arguments.extend(self.global_options(base, path_in(base, "log"), plan));
+        arguments.extend(self.global_options(base, path_in(base, "log")));
         arguments.extend(["run", "--detach", "--preserve-fds"].map(Into::into));
         arguments.push(preserved.to_string().into());
         arguments.extend(["--bundle".into(), path_in(base, "bundle"), plan.id.clone().into()]);
@@ -81,19 +81,15 @@ impl Runtime {
         let mut arguments = vec![self.path.as_os_str().as_bytes().to_vec()];
         // runc says in its log alone that such a hook failed.
         let log = if self.is_crun { path_in(base, "log") } else { "/proc/self/fd/2".into() };
-        arguments.extend(self.global_options(base, log, plan));
+        arguments.extend(self.global_options(base, log));
         arguments.extend(["delete", "--force", &plan.id].map(Into::into));
         c_strings(arguments)
     }
 
-    fn global_options(&self, base: &Path, log: Vec<u8>, plan: &Plan<'_>) -> Vec<Vec<u8>> {
+    fn global_options(&self, base: &Path, log: Vec<u8>) -> Vec<Vec<u8>> {
         let mut options = vec!["--root".into(), path_in(base, "state"), "--log".into(), log];
         if self.is_crun {
             options.push("--cgroup-manager=disabled".into());
-            if plan.has_late_hooks() {
-                // Else it says nothing of those that fail.
-                options.push("--debug".into());
-            }
         } else {
             // Means the cgroups only: to go on where they are read-only.
             options.extend(["--rootless", "true"].map(Into::into));

@@ -267,7 +267,7 @@ impl<'a> Supervisor<'a> {
         let runtime_done = self.state.runtime == Some(Ended::Exited(0)) || pid == self.builder;
         let own = rustix::process::getpid().as_raw_nonzero().get();
         if runtime_done && process::parent(pid) == Some(own) {
-            if let Some(failure) = self.poststart_failed() {
+            if let Some(failure) = self.hook_failed() {
                 return Err(failure);
             }
             if let (Charge::Container(plan), Some((_, workdir, environment))) =
@@ -281,14 +281,14 @@ impl<'a> Supervisor<'a> {
         Ok(())
     }
 
-    /// A hook of the stage `poststart` that failed: crun goes on after it, runc does not.
-    fn poststart_failed(&self) -> Option<ShimError> {
+    /// A hook that failed and that crun goes on after.
+    fn hook_failed(&self) -> Option<ShimError> {
         let Charge::Container(plan) = self.charge else { return None };
-        if !plan.has(Stage::Poststart) {
+        if !plan.runtime.is_crun {
             return None;
         }
         let said = read_output(&self.ends.output).ok()?;
-        blame::find(&said, &plan.hooks, &[Stage::Poststart]).map(ShimError::from)
+        blame::find(&said, &plan.hooks, &STAGES).map(ShimError::from)
     }
 
     fn result(&mut self) -> Option<Result<i32, ShimError>> {
@@ -376,7 +376,7 @@ pub(crate) fn read_output(output: &OwnedFd) -> std::io::Result<String> {
 
 /// The runtime's own words.
 fn runtime_said(runtime: &Path, said: &str, ended: Ended) -> ShimError {
-    let said = Words::of(said).causes.join("; ");
+    let said = Words::of(&blame::of_runtime(said)).causes.join("; ");
     let runtime = runtime.display().to_string();
     let said = if said.is_empty() { format!("{ended:?}") } else { said };
     ShimError::Runtime { runtime, said }

@@ -42,13 +42,14 @@ pub(crate) fn start(name: &str, container: &Container) {
 }
 
 /// The engine's standard error: the hook's own descriptor of that number, else that of the runtime
-/// above.
+/// above, which may have started what starts the hook.
 ///
 /// Copied, and not opened anew: the user may have given a descriptor for reading of a file that
 /// only root writes. Where a security module forbids copies a hook without privilege opens it, which
 /// the user could do as well.
 fn open(number: u32) -> Option<File> {
-    let processes = [Some(rustix::process::getpid()), rustix::process::getppid()];
+    let parent = rustix::process::getppid();
+    let processes = [Some(rustix::process::getpid()), parent, parent.and_then(parent_of)];
     let processes = processes.into_iter().flatten();
     let copied = processes.clone().find_map(|process| copy(process, number));
     if let Some(copied) = copied {
@@ -60,6 +61,15 @@ fn open(number: u32) -> Option<File> {
     let mut paths =
         processes.map(|process| format!("/proc/{}/fd/{number}", process.as_raw_nonzero()));
     paths.find_map(|path| OpenOptions::new().append(true).open(path).ok())
+}
+
+/// The parent of a process, as this process numbers them. Where `/proc` does not, this process is in
+/// a namespace of the container's, whose first process is the runtime still.
+fn parent_of(process: Pid) -> Option<Pid> {
+    if !crate::enter::proc_is_own() {
+        return Some(Pid::INIT);
+    }
+    sarus_sys::process::parent(process.as_raw_pid()).and_then(Pid::from_raw)
 }
 
 /// A copy of a process's descriptor.

@@ -129,7 +129,7 @@ fn a_newer_c_library_is_needed_or_given(who: Who, runtime: Runtime) {
     let debian = Path::new("/usr/lib/x86_64-linux-gnu");
     configure(session, &[libs(debian, &["libmpich.so.12"])]);
     let refused = run(&ground, &["--mpi"], &["hello"]);
-    assert!(refused.stderr.contains("needs `GLIBC_2.3"), "{refused}");
+    assert!(refused.stderr.contains("needs `GLIBC_2.34"), "{refused}");
     for word in ["cannot give the container the host's MPI", "ends at `GLIBC_2.31`", "glibc hook"] {
         assert!(refused.stderr.contains(word), "{refused}");
     }
@@ -182,7 +182,7 @@ fn of_several_stacks_the_best_or_the_named_one_is_taken(who: Who, runtime: Runti
     assert!(output.ok().contains("Intel(R) MPI Library 2021.19"), "{output}");
     for (name, words) in [
         ("open", &["MPICH (`libmpi.so.12`, `libmpich.so.12`)", "Open MPI (`libmpi.so.40`)"][..]),
-        ("debian", &["GLIBC_2.3"]),
+        ("debian", &["GLIBC_2.34"]),
         ("none", &["no MPI of type `none`", "open, intel, debian, old"]),
     ] {
         run(&ground, &["--mpi-type", name], &["hello"]).explains(125, words);

@@ -9,6 +9,7 @@ use rustix::process::Signal;
 use sarus_integration_tests::{
     Cluster, Invocation, Mpi, Runtime, Session, Who, children, descendants, kill, named, wait_gone,
 };
+use serde_json::json;
 
 use crate::{Ground, in_mode};
 
@@ -23,6 +24,7 @@ in_mode!(
     what_slurm_keeps_for_pmix_is_inside_where_it_is_outside,
     a_step_has_one_server_on_each_node,
     a_step_ends_as_without_a_container_and_leaves_nothing,
+    a_hook_that_fails_ends_the_step_and_leaves_nothing,
     a_rank_has_the_processors_that_it_has_outside,
     ranks_stay_in_the_cgroup_that_root_gave_their_node,
     a_directory_of_a_pmix_server_is_shown_if_it_is_the_users
@@ -270,6 +272,37 @@ fn a_step_ends_as_without_a_container_and_leaves_nothing(who: Who, runtime: Runt
         ending("killed on a node", "", &killed_on_a_node, [143, 137], true),
     ] {
         assert_ends(&site, &ending);
+    }
+}
+
+fn a_hook_that_fails_ends_the_step_and_leaves_nothing(who: Who, runtime: Runtime) {
+    let site = Site::new((who, runtime), 2);
+    let session = &site.ground.session;
+    let directory = session.configuration().join("hooks.d");
+    session.configure("sarus.json", json!({"hooksDir": [directory]}).to_string());
+    let megabyte = "head -c 1000000 /dev/zero | tr '\\0' x >&2; exit 4";
+    for stage in ["precreate", "createRuntime", "createContainer"] {
+        for (script, said) in [
+            ("echo no licence >&2; exit 3", "no licence"),
+            ("exec sleep 1000", "hooks.d/10-broken.json"),
+            ("kill -SEGV $$", "hooks.d/10-broken.json"),
+            (megabyte, "xxxxx"),
+        ] {
+            let hook = json!({
+                "version": "1.0.0",
+                "hook": {"path": "/bin/sh", "args": ["sh", "-c", script], "timeout": 1},
+                "when": {"always": true},
+                "stages": [stage],
+            });
+            session.configure("hooks.d/10-broken.json", hook.to_string());
+            let output = site.contained(&["-N2", "--ntasks-per-node=2"], &["true"]).run();
+            assert_eq!(output.code(), Some(125), "{stage}: {output}");
+            let errors = output.stderr.matches("error: hook `").count();
+            assert_eq!(errors, 4, "one for each task, at {stage}: {output}");
+            assert!(output.stderr.contains(said), "{stage}: {output}");
+            assert!(output.stderr.len() < 20_000, "{stage}: {} bytes", output.stderr.len());
+            assert_eq!(site.cluster.leftovers(), [""; 0], "{stage}: {script}");
+        }
     }
 }
 

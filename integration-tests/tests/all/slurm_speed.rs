@@ -36,7 +36,7 @@ fn messages_are_as_fast_as_without_containers() {
     for (mpi, nodes) in [(Mpi::Mpich, 1), (Mpi::OpenMpi, 1), (Mpi::OpenMpi, 2)] {
         let site = site(mpi, nodes);
         let (on, tasks) = (format!("-N{nodes}"), format!("--ntasks-per-node={}", 2 / nodes));
-        let options = [&on, &tasks, mpi.srun_option()];
+        let options = [&on, &tasks, "--kill-on-bad-exit", mpi.srun_option()];
         let batches = if nodes == 1 { "20" } else { "3" };
         // Two nodes on one machine: each would bind its first rank to the first processor, and wait
         // there for the other without letting it run.

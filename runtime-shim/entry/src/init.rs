@@ -8,7 +8,7 @@ use crate::{Block, Failure, at};
 
 const SIGCHLD: usize = 17;
 const ECHILD: Errno = 10;
-const EINTR: Errno = 4;
+pub(crate) const EINTR: Errno = 4;
 /// Signals that the kernel raises for a fault of the init itself are not forwarded.
 static ALL_SIGNALS: u64 = u64::MAX;
 
@@ -16,24 +16,46 @@ static ALL_SIGNALS: u64 = u64::MAX;
 /// signal to the command, and ends with its exit status (128+N after a signal). Returns in the
 /// child.
 pub(crate) fn run_command_as_child(block: Block) -> Result<(), Failure> {
-    const SET_PDEATHSIG: usize = 1;
     const SET_CHILD_SUBREAPER: usize = 36;
-    const SIG_SETMASK: usize = 2;
     let failed = at(step::RESTORE);
-    let all = (&raw const ALL_SIGNALS).expose_provenance();
-    // SAFETY: the mask is a constant of eight bytes.
-    unsafe { call(number::SIGPROCMASK, &[SIG_SETMASK, all, 0, 8]) }.map_err(&failed)?;
+    block_signals().map_err(&failed)?;
     // SAFETY: no pointers.
     unsafe { call(number::PRCTL, &[SET_CHILD_SUBREAPER, 1]) }.map_err(&failed)?;
-    // SAFETY: without a stack of its own and without shared memory this is fork(2).
-    let child = unsafe { call(number::CLONE, &[SIGCHLD]) }.map_err(&failed)?;
-    if child == 0 {
-        // SAFETY: no pointers.
-        let _cannot_fail = unsafe { call(number::PRCTL, &[SET_PDEATHSIG, 9]) };
-        return Ok(());
-    }
+    let Some(child) = fork().map_err(&failed)? else { return Ok(()) };
     close(block.size(SOCKET));
     watch(child)
+}
+
+/// Blocks all signals that can be.
+pub(crate) fn block_signals() -> Result<usize, Errno> {
+    set_mask(&ALL_SIGNALS)
+}
+
+/// Blocks no signal.
+pub(crate) fn unblock_signals() {
+    let _cannot_fail = set_mask(&0);
+}
+
+fn set_mask(mask: &u64) -> Result<usize, Errno> {
+    const SIG_SETMASK: usize = 2;
+    let mask = core::ptr::from_ref(mask).expose_provenance();
+    // SAFETY: the mask is of eight bytes and lives.
+    unsafe { call(number::SIGPROCMASK, &[SIG_SETMASK, mask, 0, 8]) }
+}
+
+/// Makes a child that the kernel kills when this process ends, and returns its id; none in the
+/// child.
+pub(crate) fn fork() -> Result<Option<usize>, Errno> {
+    const SET_PDEATHSIG: usize = 1;
+    const SIGKILL: usize = 9;
+    // SAFETY: without a stack of its own and without shared memory this is fork(2).
+    let child = unsafe { call(number::CLONE, &[SIGCHLD]) }?;
+    if child == 0 {
+        // SAFETY: no pointers.
+        let _cannot_fail = unsafe { call(number::PRCTL, &[SET_PDEATHSIG, SIGKILL]) };
+        return Ok(None);
+    }
+    Ok(Some(child))
 }
 
 /// The life of an init.
@@ -76,7 +98,7 @@ fn reap(child: usize) -> Option<i32> {
 }
 
 /// The convention of shells: a signal is 128 and its number.
-fn exit_status(status: i32) -> i32 {
+pub(crate) fn exit_status(status: i32) -> i32 {
     match status & 0x7f {
         0 => (status >> 8) & 0xff,
         signal => 128 + signal,

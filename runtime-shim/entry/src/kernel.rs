@@ -16,6 +16,8 @@ pub(crate) mod number {
     pub(crate) const SIGACTION: usize = 13;
     pub(crate) const SIGPROCMASK: usize = 14;
     pub(crate) const IOCTL: usize = 16;
+    pub(crate) const WRITEV: usize = 20;
+    pub(crate) const SETITIMER: usize = 38;
     pub(crate) const RECVFROM: usize = 45;
     pub(crate) const SENDMSG: usize = 46;
     pub(crate) const CLONE: usize = 56;
@@ -47,6 +49,8 @@ pub(crate) mod number {
     pub(crate) const SIGACTION: usize = 134;
     pub(crate) const SIGPROCMASK: usize = 135;
     pub(crate) const IOCTL: usize = 29;
+    pub(crate) const WRITEV: usize = 66;
+    pub(crate) const SETITIMER: usize = 103;
     pub(crate) const RECVFROM: usize = 207;
     pub(crate) const SENDMSG: usize = 211;
     pub(crate) const CLONE: usize = 220;

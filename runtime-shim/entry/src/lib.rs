@@ -73,6 +73,20 @@ pub mod message {
     pub const FAILED_SIZE: usize = 6;
 }
 
+/// What `sarus-entry hook` says of a hook on its standard error, around what the hook itself writes
+/// there: [`mark::STARTED`], the hook's number, a space, its program, a newline; then, unless both
+/// were killed, one of the other marks, a decimal number, a newline.
+pub mod mark {
+    /// Before the hook starts.
+    pub const STARTED: u8 = 0x02;
+    /// After it has ended; the number is its status as wait(2) has it.
+    pub const ENDED: u8 = 0x03;
+    /// It could not be executed; the number is the error's.
+    pub const NOT_EXECUTED: u8 = 0x15;
+    /// It was killed since its time was over.
+    pub const TIMED_OUT: u8 = 0x18;
+}
+
 /// The step that failed.
 pub mod step {
     /// The block is not one.

@@ -1,4 +1,5 @@
-//! The first program inside a container: small, static, no allocator, no parser.
+//! The first program inside a container: small, static, no allocator, no parser. As a hook
+//! (`seal-root`, `hook`) it does what crun does not.
 //!
 //! It does what must be done as late as possible, after the OCI runtime: joins the user's own
 //! user namespace (rootless), restores what runtimes change (CPU mask, limits, umask, signal
@@ -14,6 +15,7 @@
 )]
 #![expect(unsafe_code, reason = "without a libc every system call is this program's own")]
 
+mod hook;
 mod init;
 mod kernel;
 mod seal;
@@ -112,10 +114,14 @@ impl Block {
 
 /// Called by `_start` with the stack as the kernel left it: argc, argv, 0, environ, 0.
 extern "C" fn entry(stack: *const usize) -> ! {
-    if let (Some(word), Some(path)) = (argument(stack, 1), argument(stack, 2))
-        && word.to_bytes() == b"seal-root"
-    {
-        seal::seal(path);
+    if let (Some(word), Some(second)) = (argument(stack, 1), argument(stack, 2)) {
+        match (word.to_bytes(), argument(stack, 3), argument(stack, 4)) {
+            (b"seal-root", ..) => seal::seal(second),
+            (b"hook", Some(limit), Some(program)) => {
+                hook::run((second, limit, program), strings(stack, 5))
+            }
+            _ => {}
+        }
     }
     let Some(descriptor) = block_descriptor(stack) else { exit(ENGINE_FAILED) };
     let Ok(block) = Block::map(descriptor) else { exit(ENGINE_FAILED) };
@@ -131,6 +137,16 @@ extern "C" fn entry(stack: *const usize) -> ! {
 /// The number in the second argument: the descriptor of the block.
 fn block_descriptor(stack: *const usize) -> Option<usize> {
     argument(stack, 1)?.to_str().ok()?.parse().ok()
+}
+
+/// The addresses of the arguments from `index` on, and of the variables, as execve(2) takes them.
+fn strings(stack: *const usize, index: usize) -> [usize; 2] {
+    // SAFETY: the kernel puts argc, that many words of argv, and a zero before the variables.
+    let argc = unsafe { stack.read() };
+    let index = index.min(argc);
+    // SAFETY: both lie in what the kernel put there.
+    let [arguments, variables] = unsafe { [stack.add(1 + index), stack.add(2 + argc)] };
+    [arguments.expose_provenance(), variables.expose_provenance()]
 }
 
 /// An argument, where there is one.
