@@ -5,10 +5,12 @@ use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use sarus_oci::manifest::Descriptor;
 use sarus_oci::{Hasher, Reference};
 use sarus_registry::RegistryError;
+use sarus_squash::thread_time;
 use sarus_store::{Blobs, PartialBlob, StoreError};
 
 use crate::flow::{Flow, FlowReader};
@@ -68,12 +70,13 @@ impl<'a, S: Source + ?Sized> Fetch<'a, S> {
         self.flows[self.first_place(layer)].reader()
     }
 
-    /// Fetches one layer after the other until none is left; to be called by each worker.
-    pub(crate) fn work(&self) {
+    /// Fetches one layer after the other until none is left; to be called by each worker. The time of
+    /// processors that it took.
+    pub(crate) fn work(&self) -> Duration {
         loop {
             let layer = self.next.fetch_add(1, Ordering::Relaxed);
             if layer >= self.layers.len() {
-                return;
+                return thread_time();
             }
             if self.first_place(layer) != layer {
                 continue;
