@@ -172,6 +172,9 @@ impl<S: Source + ?Sized> Job<'_, S> {
             let workers: Vec<_> = (0..threads).map(|_| scope.spawn(|| fetch.work())).collect();
             let readers = layers.iter().enumerate().map(|(number, layer)| {
                 current.store(number, Ordering::Relaxed);
+                if let Some(done) = number.checked_sub(1) {
+                    fetch.release(done, self.settings.blob_cache_bytes);
+                }
                 let name = layer.digest.to_string();
                 let reader = Box::new(fetch.reader(number));
                 Ok::<_, io::Error>(sarus_squash::Layer { name, reader })
