@@ -66,20 +66,17 @@ def many_layers(source, path):
     """The files of an image dealt out to LAYERS layers, with some of each written again in the next."""
     parts = [io.BytesIO() for _ in range(LAYERS)]
     tars = [tarfile.open(fileobj=part, mode="w", format=tarfile.PAX_FORMAT) for part in parts]
-    links = []
     for layer in json.load(open(source_blob(source, manifest_of(source))))["layers"]:
         with tarfile.open(source_blob(source, layer["digest"])) as tar:
             for number, member in enumerate(tar):
+                content = tar.extractfile(member).read() if member.isfile() or member.islnk() else None
                 if member.islnk():
-                    links.append(member)
-                    continue
-                content = tar.extractfile(member).read() if member.isfile() else None
+                    # tar2sqfs does not know the other layers, where the target may be.
+                    member.type, member.linkname, member.size = tarfile.REGTYPE, "", len(content)
                 # Directories come first, in all.
                 places = range(LAYERS) if member.isdir() else {number % LAYERS, (number + number % 7 // 6) % LAYERS}
                 for place in places:
                     tars[place].addfile(member, io.BytesIO(content) if content is not None else None)
-    for link in links:
-        tars[-1].addfile(link)
     layout = Layout(path)
     for tar, part in zip(tars, parts):
         tar.close()

@@ -57,7 +57,7 @@ def measure(command):
     wall = time.monotonic() - begin
     if status:
         log.seek(0)
-        sys.exit(f"bench: {command} failed: {log.read()}")
+        sys.exit(f"bench: {command[:200]} failed: {log.read()}")
     return wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
