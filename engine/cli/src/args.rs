@@ -96,6 +96,9 @@ pub struct PullArgs {
     /// Print the digest only
     #[arg(short, long)]
     pub quiet: bool,
+    /// Report where the time went: a table on standard error, or one JSON object on standard output
+    #[arg(long, value_enum, value_name = "FORMAT", num_args = 0..=1, require_equals = true, default_missing_value = "text")]
+    pub timing: Option<ReportFormat>,
     /// Accepted for Sarus 1's sake: the conversion needs no space besides the image's
     #[arg(long, value_name = "DIR")]
     pub temp_dir: Option<PathBuf>,
@@ -185,12 +188,12 @@ pub struct RunArgs {
     /// Run nothing: print every mount, device, variable, hook and namespace with who asks for it
     /// and why; the image must be in the store
     #[arg(long, value_enum, value_name = "FORMAT", num_args = 0..=1, require_equals = true, default_missing_value = "text")]
-    pub explain: Option<ExplainFormat>,
+    pub explain: Option<ReportFormat>,
 }
 
-/// How `--explain` prints.
+/// How a report is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ExplainFormat {
+pub enum ReportFormat {
     /// For people
     Text,
     /// For programs

@@ -4,17 +4,17 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-use crate::args::ExplainFormat;
+use crate::args::ReportFormat;
 use crate::error::CliError;
 use crate::output::{self, table};
 
 /// Prints an answer of the shim's.
-pub(crate) fn print(answer: &[u8], format: ExplainFormat) -> Result<(), CliError> {
+pub(crate) fn print(answer: &[u8], format: ReportFormat) -> Result<(), CliError> {
     let answer: Value =
         serde_json::from_slice(answer).map_err(|error| CliError::output(error.into()))?;
     match format {
-        ExplainFormat::Json => output::json(&answer),
-        ExplainFormat::Text => output::text(&text(&answer)),
+        ReportFormat::Json => output::json(&answer),
+        ReportFormat::Text => output::text(&text(&answer)),
     }
 }
 

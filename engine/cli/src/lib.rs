@@ -24,6 +24,7 @@ pub mod running;
 mod secret;
 pub mod settings;
 mod ssh_keygen;
+mod timing;
 pub mod usage;
 pub mod variables;
 mod version;

@@ -11,13 +11,13 @@ use sarus_image::{
 };
 use sarus_oci::{Platform, Reference};
 
-use crate::args::{CredentialArgs, PullArgs};
+use crate::args::{CredentialArgs, PullArgs, ReportFormat};
 use crate::error::CliError;
 use crate::load::LoadJob;
-use crate::output;
 use crate::progress::{Progress, Style};
 use crate::secret::{self, AuthFile, Login};
 use crate::settings::Settings;
+use crate::{output, timing, to_stderr};
 
 /// `sarus pull`
 pub(crate) fn pull(args: &PullArgs) -> Result<(), CliError> {
@@ -43,6 +43,11 @@ pub(crate) fn pull(args: &PullArgs) -> Result<(), CliError> {
     let job = PullJob { settings: &settings, store: &store, style, login };
     let pulled = job.pull(&reference, &args.place.platform())?;
     let digest = &pulled.image.digest;
+    match args.timing {
+        Some(ReportFormat::Json) => return output::json(&timing::json(&reference, &pulled)),
+        Some(ReportFormat::Text) => to_stderr(&timing::text(&pulled.timing)),
+        None => {}
+    }
     if args.quiet {
         output::text(&format!("{digest}\n"))
     } else {

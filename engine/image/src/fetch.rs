@@ -4,11 +4,13 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 use sarus_oci::manifest::Descriptor;
 use sarus_oci::{Hasher, Reference};
 use sarus_registry::RegistryError;
+use sarus_squash::thread_time;
 use sarus_store::{Blobs, PartialBlob, StoreError};
 
 use crate::flow::{Flow, FlowReader};
@@ -16,6 +18,10 @@ use crate::{ImageError, Observer, Origin, Source};
 
 /// Bytes hashed at once of what is in the cache already.
 const BUFFER: usize = 256 << 10;
+
+/// Most layers that are fetched and not yet converted: what is on disk for them is bounded, and the
+/// network has enough to do.
+const AHEAD: usize = 8;
 
 /// No blob is to be stopped.
 const GO_ON: usize = usize::MAX;
@@ -34,6 +40,9 @@ pub(crate) struct Fetch<'a, S: ?Sized> {
     /// One for each layer; a blob that occurs twice is fetched for its first place.
     flows: Vec<Flow>,
     next: AtomicUsize,
+    /// Layers that were read to their end.
+    read: Mutex<usize>,
+    read_on: Condvar,
     /// [`GO_ON`], [`STOP_ALL`], or the one layer that is to be finished.
     only: AtomicUsize,
     /// A cached beginning was used that may have been damaged.
@@ -57,6 +66,8 @@ impl<'a, S: Source + ?Sized> Fetch<'a, S> {
             observer,
             flows: layers.iter().map(|_| Flow::default()).collect(),
             next: AtomicUsize::new(0),
+            read: Mutex::new(0),
+            read_on: Condvar::new(),
             only: AtomicUsize::new(GO_ON),
             continued: AtomicBool::new(false),
             failure: Mutex::new(None),
@@ -68,16 +79,18 @@ impl<'a, S: Source + ?Sized> Fetch<'a, S> {
         self.flows[self.first_place(layer)].reader()
     }
 
-    /// Fetches one layer after the other until none is left; to be called by each worker.
-    pub(crate) fn work(&self) {
+    /// Fetches one layer after the other until none is left; to be called by each worker. The time of
+    /// processors that it took.
+    pub(crate) fn work(&self) -> Duration {
         loop {
             let layer = self.next.fetch_add(1, Ordering::Relaxed);
             if layer >= self.layers.len() {
-                return;
+                return thread_time();
             }
             if self.first_place(layer) != layer {
                 continue;
             }
+            self.wait_for_turn(layer);
             match self.fetch(layer) {
                 Ok(()) => {}
                 Err(error) if self.is_wanted(layer) => self.fail(error),
@@ -89,19 +102,49 @@ impl<'a, S: Source + ?Sized> Fetch<'a, S> {
         }
     }
 
+    /// A layer was read to its end: its blob goes at once where the cache holds more than `limit`
+    /// bytes, so that a pull's temporary room does not grow with its layers.
+    pub(crate) fn release(&self, layer: usize, limit: u64) {
+        *self.read.lock().unwrap_or_else(PoisonError::into_inner) = layer + 1;
+        self.read_on.notify_all();
+        let digest = &self.layers[layer].digest;
+        if self.layers[layer + 1..].iter().any(|later| later.digest == *digest) {
+            return;
+        }
+        if let Err(error) = self.blobs.release(digest, limit) {
+            log::debug!("`{digest}` stays in the cache for now: {error}");
+        }
+    }
+
     /// Ends all downloads but that of `layer`, and waits for it: only its digest tells whether
     /// what was wrong with its content is the download's fault.
     pub(crate) fn finish_only(&self, layer: usize) {
         let layer = self.first_place(layer);
-        self.only.store(layer, Ordering::Relaxed);
+        self.change_wanted(layer);
         self.flows[layer].wait_for_end();
         self.stop();
     }
 
     /// Ends all downloads; what came so far stays in the cache.
     pub(crate) fn stop(&self) {
-        self.only.store(STOP_ALL, Ordering::Relaxed);
+        self.change_wanted(STOP_ALL);
         self.flows.iter().for_each(Flow::give_up);
+    }
+
+    fn change_wanted(&self, only: usize) {
+        // Under the lock, so that nobody is between looking and waiting.
+        let read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        self.only.store(only, Ordering::Relaxed);
+        drop(read);
+        self.read_on.notify_all();
+    }
+
+    /// Waits until at most [`AHEAD`] layers are under way before this one, or it is not wanted.
+    fn wait_for_turn(&self, layer: usize) {
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        while layer >= *read + AHEAD && self.only.load(Ordering::Relaxed) == GO_ON {
+            read = self.read_on.wait(read).unwrap_or_else(PoisonError::into_inner);
+        }
     }
 
     /// The first failure of a download, once.

@@ -14,6 +14,7 @@ mod pull;
 mod remove;
 mod source;
 mod stores;
+mod timing;
 
 pub use error::ImageError;
 pub use export::{export, unpack, unpack_at};
@@ -24,6 +25,7 @@ pub use pull::{PARALLEL_DEFAULT, PullSettings, Pulled, pull};
 pub use remove::{Extent, Removed, remove};
 pub use source::Source;
 pub use stores::{Found, Stores};
+pub use timing::{Phase, Timing};
 
 pub use sarus_registry as registry;
 pub use sarus_squash as squash;

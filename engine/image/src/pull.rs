@@ -8,7 +8,7 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sarus_oci::{ImageConfig, Platform, Reference};
 use sarus_registry::Resolved;
@@ -16,7 +16,8 @@ use sarus_squash::{ConvertError, Converted};
 use sarus_store::{Conversion, Image, METADATA_VERSION, Metadata, Pending, Store, StoreError};
 
 use crate::fetch::{Fetch, is_altered};
-use crate::{ImageError, LayerSize, Observer, Source};
+use crate::timing::{self, Stopwatch};
+use crate::{ImageError, LayerSize, Observer, Phase, Source, Timing};
 
 /// Downloads at once where nothing else is said: enough to hide latency, as many as Docker's.
 pub const PARALLEL_DEFAULT: NonZeroUsize = match NonZeroUsize::new(3) {
@@ -49,6 +50,8 @@ pub struct Pulled {
     pub found_as: Reference,
     /// The store had it before; nothing but the name was written.
     pub up_to_date: bool,
+    /// Where the time went.
+    pub timing: Timing,
 }
 
 /// Makes sure that `store` has the image that `reference` means on `platform` now, and that the
@@ -67,16 +70,23 @@ pub fn pull<S: Source + ?Sized>(
     if store.is_read_only() {
         return Err(StoreError::ReadOnly { root: store.root().to_owned() }.into());
     }
+    let watch = Stopwatch::start();
+    let begun = Instant::now();
     let resolved = source.resolve(reference, platform)?;
+    let mut phases = vec![watch.stop("resolve", None)];
     let job = Job { source, store, resolved: &resolved, settings, observer };
-    let (image, up_to_date) = job.ensure()?;
+    let (image, up_to_date) = job.ensure(&mut phases)?;
+    let done = |image, up_to_date, phases| {
+        let timing = Timing { total: begun.elapsed(), phases };
+        Pulled { image, found_as: resolved.reference.clone(), up_to_date, timing }
+    };
     match store.tag(reference, platform, &image.digest) {
-        Ok(()) => Ok(Pulled { image, found_as: resolved.reference, up_to_date }),
+        Ok(()) => Ok(done(image, up_to_date, phases)),
         // A removal on another node took it away between two steps: it was not up to date then.
         Err(StoreError::Vanished { .. }) if up_to_date => {
-            let image = job.convert()?;
+            let image = job.convert(&mut phases)?;
             store.tag(reference, platform, &image.digest)?;
-            Ok(Pulled { image, found_as: resolved.reference, up_to_date: false })
+            Ok(done(image, false, phases))
         }
         Err(error) => Err(error.into()),
     }
@@ -92,24 +102,24 @@ struct Job<'a, S: ?Sized> {
 
 impl<S: Source + ?Sized> Job<'_, S> {
     /// The image, and whether it was there.
-    fn ensure(&self) -> Result<(Image, bool), ImageError> {
+    fn ensure(&self, phases: &mut Vec<Phase>) -> Result<(Image, bool), ImageError> {
         match self.store.image(&self.resolved.digest) {
             Ok(Some(image)) => return Ok((image, true)),
             Ok(None) => {}
             Err(error) if error.is_damage() => log::debug!("converted anew: {error}"),
             Err(error) => return Err(error.into()),
         }
-        Ok((self.convert()?, false))
+        Ok((self.convert(phases)?, false))
     }
 
-    fn convert(&self) -> Result<Image, ImageError> {
+    fn convert(&self, phases: &mut Vec<Phase>) -> Result<Image, ImageError> {
         if let Err(error) = self.store.sweep(self.settings.removal_grace) {
             log::debug!("what killed processes left stays for now: {error}");
         }
-        let converted = match self.convert_once() {
+        let converted = match self.convert_once(phases) {
             Err(Attempt { error, again: true }) => {
                 log::debug!("trying once more, from the start: {error}");
-                self.convert_once()
+                self.convert_once(phases)
             }
             other => other,
         };
@@ -119,7 +129,7 @@ impl<S: Source + ?Sized> Job<'_, S> {
         converted.map_err(|attempt| attempt.error)
     }
 
-    fn convert_once(&self) -> Result<Image, Attempt> {
+    fn convert_once(&self, phases: &mut Vec<Phase>) -> Result<Image, Attempt> {
         let config = ImageConfig::parse(&self.resolved.config_bytes).map_err(|source| {
             ImageError::Config { image: self.resolved.reference.to_string(), source }
         })?;
@@ -132,10 +142,15 @@ impl<S: Source + ?Sized> Job<'_, S> {
         let pending = self.store.begin(&self.resolved.digest).map_err(ImageError::from)?;
         let mut squash = self.settings.squash;
         squash.time = self.settings.time.unwrap_or_else(|| made_at(&config));
-        let converted = self.stream(&pending, &squash)?;
+        let (converted, download) = self.stream(&pending, &squash)?;
+        phases.push(download);
+        phases.extend(timing::of_conversion(&converted, squash.threads.get()));
         self.observer.storing();
+        let watch = Stopwatch::start();
         let metadata = self.metadata(config, converted, &squash);
-        Ok(pending.commit(&metadata).map_err(ImageError::from)?)
+        let image = pending.commit(&metadata).map_err(ImageError::from)?;
+        phases.push(watch.stop("store", None));
+        Ok(image)
     }
 
     /// Downloads and converts at the same time.
@@ -143,7 +158,7 @@ impl<S: Source + ?Sized> Job<'_, S> {
         &self,
         pending: &Pending<'_>,
         squash: &sarus_squash::Settings,
-    ) -> Result<Converted, Attempt> {
+    ) -> Result<(Converted, Phase), Attempt> {
         let layers = &self.resolved.manifest.layers;
         let reference = &self.resolved.reference;
         let blobs = self.store.blobs();
@@ -151,12 +166,15 @@ impl<S: Source + ?Sized> Job<'_, S> {
         let output =
             pending.file().try_clone().map_err(|source| ImageError::Duplicate { source })?;
         let current = AtomicUsize::new(0);
+        let (begun, mut cpu) = (Instant::now(), Duration::ZERO);
+        let threads = self.settings.parallel.get().min(layers.len());
         let converted = thread::scope(|scope| {
-            let workers: Vec<_> = (0..self.settings.parallel.get().min(layers.len()))
-                .map(|_| scope.spawn(|| fetch.work()))
-                .collect();
+            let workers: Vec<_> = (0..threads).map(|_| scope.spawn(|| fetch.work())).collect();
             let readers = layers.iter().enumerate().map(|(number, layer)| {
                 current.store(number, Ordering::Relaxed);
+                if let Some(done) = number.checked_sub(1) {
+                    fetch.release(done, self.settings.blob_cache_bytes);
+                }
                 let name = layer.digest.to_string();
                 let reader = Box::new(fetch.reader(number));
                 Ok::<_, io::Error>(sarus_squash::Layer { name, reader })
@@ -176,9 +194,7 @@ impl<S: Source + ?Sized> Job<'_, S> {
             }
             // Also for layers that the conversion read to their end: their digests count.
             for worker in workers {
-                if let Err(panic) = worker.join() {
-                    std::panic::resume_unwind(panic);
-                }
+                cpu += worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             }
             converted
         });
@@ -187,7 +203,10 @@ impl<S: Source + ?Sized> Job<'_, S> {
             return Err(Attempt { error, again });
         }
         let image = reference.to_string();
-        Ok(converted.map_err(|source| ImageError::Convert { image, source })?)
+        let bytes = Some(layers.iter().map(|layer| layer.size).sum());
+        let wall = Some(begun.elapsed());
+        let download = Phase { name: "download", threads, wall, cpu, bytes };
+        Ok((converted.map_err(|source| ImageError::Convert { image, source })?, download))
     }
 
     fn metadata(

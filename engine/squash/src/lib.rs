@@ -14,6 +14,7 @@ mod reader;
 mod settings;
 pub mod tar;
 mod to_tar;
+mod timing;
 mod tree;
 mod unpack;
 mod writer;
@@ -29,6 +30,7 @@ pub use reader::{
 };
 pub use settings::{BLOCK_SIZE_MAX, BLOCK_SIZE_MIN, Compression, CompressionError, Settings};
 pub use to_tar::{ToTarError, write_tar};
+pub use timing::{Times, thread_time};
 pub use tree::{ContentId, Kind, Metadata, Node, NodeId, Tree, Xattrs};
 pub use unpack::{UnpackError, UnpackOptions, Unpacked, unpack, unpack_at};
 pub use writer::{WriteError, Writer, Written};

@@ -96,6 +96,16 @@ impl<'a> Blobs<'a> {
         remove_file(&self.path(digest))
     }
 
+    /// Removes a blob if all together have more than `limit` bytes.
+    ///
+    /// # Errors
+    ///
+    /// A directory that cannot be read, a file that cannot be removed.
+    pub fn release(&self, digest: &Digest, limit: u64) -> Result<(), StoreError> {
+        let total: u64 = self.kept()?.iter().map(|(_, bytes, _)| bytes).sum();
+        if total > limit { self.remove(digest) } else { Ok(()) }
+    }
+
     /// Removes the blobs that were not used for longest until at most `limit` bytes are left.
     /// Those being written are left alone.
     ///
@@ -105,6 +115,21 @@ impl<'a> Blobs<'a> {
     pub fn trim(&self, limit: u64) -> Result<(), StoreError> {
         let me = Owner::current();
         self.release_left_behind(&me)?;
+        let mut blobs = self.kept()?;
+        blobs.sort();
+        let mut total: u64 = blobs.iter().map(|(_, bytes, _)| bytes).sum();
+        for (_, bytes, path) in blobs {
+            if total <= limit {
+                break;
+            }
+            remove_file(&path)?;
+            total -= bytes;
+        }
+        Ok(())
+    }
+
+    /// What may be removed: when it was used, its bytes, its path.
+    fn kept(&self) -> Result<Vec<(SystemTime, u64, PathBuf)>, StoreError> {
         let directory = self.store.blobs_directory();
         let mut blobs = Vec::new();
         for name in list(&directory)? {
@@ -116,16 +141,7 @@ impl<'a> Blobs<'a> {
                 blobs.push((used, metadata.len(), path));
             }
         }
-        blobs.sort();
-        let mut total: u64 = blobs.iter().map(|(_, bytes, _)| bytes).sum();
-        for (_, bytes, path) in blobs {
-            if total <= limit {
-                break;
-            }
-            remove_file(&path)?;
-            total -= bytes;
-        }
-        Ok(())
+        Ok(blobs)
     }
 
     /// Gives up the beginnings whose writers are gone.

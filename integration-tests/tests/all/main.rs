@@ -32,6 +32,7 @@ mod life_cycle;
 mod load;
 mod privilege;
 mod pull;
+mod pull_bounds;
 mod registries;
 mod run;
 mod run_options;
