@@ -13,8 +13,8 @@ mod owners;
 mod reader;
 mod settings;
 pub mod tar;
-mod to_tar;
 mod timing;
+mod to_tar;
 mod tree;
 mod unpack;
 mod writer;
@@ -29,8 +29,8 @@ pub use reader::{
     ReadError, StoredBlock, probe, probe_at,
 };
 pub use settings::{BLOCK_SIZE_MAX, BLOCK_SIZE_MIN, Compression, CompressionError, Settings};
-pub use to_tar::{ToTarError, write_tar};
 pub use timing::{Times, thread_time};
+pub use to_tar::{ToTarError, write_tar};
 pub use tree::{ContentId, Kind, Metadata, Node, NodeId, Tree, Xattrs};
 pub use unpack::{UnpackError, UnpackOptions, Unpacked, unpack, unpack_at};
 pub use writer::{WriteError, Writer, Written};
