@@ -2,9 +2,9 @@
 
 use std::ffi::CString;
 use std::fs::File;
-use std::io::{Read, Seek};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode as FileMode, OFlags, open};
@@ -39,6 +39,8 @@ const READ_ONLY: Attributes =
 pub(crate) struct ImageFile {
     file: File,
     path: PathBuf,
+    /// Byte of the file at which the image begins.
+    offset: u64,
 }
 
 /// The image's files, as the overlay's lower layer.
@@ -107,16 +109,21 @@ impl ImageFile {
         let failed = |source| ShimError::OpenImage { path: path.clone(), source };
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
         let descriptor = open(&path, flags, FileMode::empty()).map_err(|e| failed(e.into()))?;
-        let mut file = File::from(descriptor);
+        let file = File::from(descriptor);
+        let offset = request.image.offset;
         let mut start = [0; 4];
         let is_image = file.metadata().map_err(failed)?.is_file()
-            && file.read_exact(&mut start).is_ok()
+            && file.read_exact_at(&mut start, offset).is_ok()
             && start == MAGIC;
         if !is_image {
             return Err(ShimError::NotAnImage { path });
         }
-        file.rewind().map_err(failed)?;
-        Ok(Self { file, path })
+        Ok(Self { file, path, offset })
+    }
+
+    /// Byte of the file at which the image begins; the user says so.
+    pub(crate) fn offset(&self) -> u64 {
+        self.offset
     }
 
     /// The file, open for reading.
@@ -241,7 +248,7 @@ impl ImageFile {
                 .map_err(|e| failed(e.into()))?;
         }
         release_signals()?;
-        let arguments = server.arguments([self.file.as_raw_fd(), device.as_raw_fd()]);
+        let arguments = server.arguments([self.file.as_raw_fd(), device.as_raw_fd()], self.offset);
         let environment = crate::runtime::Runtime::environment();
         Err(failed(process::execute(server.path.as_os_str(), &arguments, &environment)))
     }
@@ -255,7 +262,11 @@ impl ImageFile {
         let engine = run.request.engine.as_ref().map(|path| PathBuf::from(path.as_os_str()));
         let engine = engine.ok_or_else(|| failed("the engine did not say where it is".into()))?;
         let mut command = std::process::Command::new(&engine);
-        command.arg("unpack-image").arg(&self.path).arg(&directory);
+        command.arg("unpack-image");
+        if self.offset != 0 {
+            command.arg(format!("--offset={}", self.offset));
+        }
+        command.arg(&self.path).arg(&directory);
         let said = crate::hooks::run_to_end(&mut command, None, None)
             .map_err(|failure| failed(failure.sentence()))?;
         log::debug!("unpacked: {}", String::from_utf8_lossy(&said).trim());
@@ -376,12 +387,19 @@ impl ServerProgram {
         paths.map(theirs).find(|server| server.path.exists())
     }
 
-    fn arguments(&self, [image, device]: [i32; 2]) -> Vec<CString> {
+    fn arguments(&self, [image, device]: [i32; 2], offset: u64) -> Vec<CString> {
         let name = self.path.as_os_str().as_bytes().to_vec();
-        let rest = if self.is_ours {
-            vec![image.to_string(), device.to_string()]
-        } else {
-            vec!["-f".to_owned(), format!("/dev/fd/{image}"), format!("/dev/fd/{device}")]
+        let rest = match (self.is_ours, offset) {
+            (true, 0) => vec![image.to_string(), device.to_string()],
+            (true, _) => vec![image.to_string(), device.to_string(), offset.to_string()],
+            (false, _) => {
+                let mut words = vec!["-f".to_owned()];
+                if offset != 0 {
+                    words.extend(["-o".to_owned(), format!("offset={offset}")]);
+                }
+                words.extend([image, device].map(|number| format!("/dev/fd/{number}")));
+                words
+            }
         };
         let rest = rest.into_iter().map(String::into_bytes);
         crate::runtime::c_strings(std::iter::once(name).chain(rest).collect())

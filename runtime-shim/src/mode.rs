@@ -37,6 +37,9 @@ pub(crate) fn choose(
         Some("`imageMount` asks for another way than the kernel's".to_owned())
     } else if !has_loop_devices() {
         Some("no /dev/loop-control".to_owned())
+    } else if image.offset() != 0 {
+        // Where in the file is the user's word, so nobody vouched for what the kernel would read.
+        Some("the image is a part of another file (SIF)".to_owned())
     } else if caller.is_setuid() && request.writable_dir.is_some() {
         Some("the writable layer is to be in a directory of the user's".to_owned())
     } else {

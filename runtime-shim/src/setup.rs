@@ -91,7 +91,8 @@ impl Meeting {
         let (time, nanoseconds) = (found.mtime(), found.mtime_nsec());
         let step = variable(STEP).unwrap_or_default();
         let how = (run.config.image_mount, &run.config.squashfuse_path);
-        let what = format!("{dev} {ino} {size} {time} {nanoseconds} {step} {how:?}");
+        let offset = image.offset();
+        let what = format!("{dev} {ino} {offset} {size} {time} {nanoseconds} {step} {how:?}");
         let name = format!("v{PROTOCOL}-{:016x}", place_of(who.as_bytes()));
         Ok(Self { name, place: place_of(what.as_bytes()) })
     }

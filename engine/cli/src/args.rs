@@ -40,6 +40,8 @@ pub struct Verbosity {
 pub enum Command {
     /// Get an image from a registry
     Pull(PullArgs),
+    /// Get images from an archive, a directory or an image file
+    Load(LoadArgs),
     /// Run a command in a new container
     Run(Box<RunArgs>),
     /// List your running containers on this node
@@ -82,7 +84,9 @@ pub struct SshKeygenArgs {
 
 #[derive(Debug, Args)]
 pub struct PullArgs {
-    /// The image: [REGISTRY/]REPOSITORY[:TAG][@DIGEST]
+    /// The image: [REGISTRY/]REPOSITORY[:TAG][@DIGEST], or one that no registry has, as `sarus
+    /// load` takes it: docker-archive:FILE[:NAME], oci-archive:FILE[:TAG], oci:DIR[:TAG],
+    /// containers-storage:NAME
     #[arg(value_name = "REFERENCE")]
     pub reference: String,
     #[command(flatten)]
@@ -98,6 +102,35 @@ pub struct PullArgs {
     /// Accepted for Sarus 1's sake: the conversion needs no space besides the image's
     #[arg(long, value_name = "DIR")]
     pub temp_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    override_usage = "sarus load [OPTIONS] [FILE [NAME]]\n       sarus load [OPTIONS] --input FILE [NAME]"
+)]
+pub struct LoadArgs {
+    /// What to load, and what to call it: an archive of `docker save` or `podman save`, a tar
+    /// archive of a root file system (each also compressed with gzip or zstd), a directory with an
+    /// OCI layout, a SIF or squashfs file, `-` or nothing for standard input; or one image of it:
+    /// docker-archive:FILE[:NAME], oci-archive:FILE[:TAG], oci:DIR[:TAG], containers-storage:NAME
+    #[arg(value_name = "FILE [NAME]", num_args = 0..)]
+    pub words: Vec<OsString>,
+    /// The file, as with Docker and Podman
+    #[arg(short, long, value_name = "FILE")]
+    pub input: Option<PathBuf>,
+    /// What the file is, where its content does not tell: docker-archive, oci-archive, oci,
+    /// rootfs-tar, squashfs or sif
+    #[arg(long, alias = "source-format", value_name = "FORMAT", value_parser = clap::builder::ValueParser::new(|text: &str| text.parse::<sarus_image::Format>()))]
+    pub format: Option<sarus_image::Format>,
+    /// Print the digests only
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Directory of this node for an archive that comes compressed or through a pipe, which is
+    /// kept there, without a name, until it is loaded
+    #[arg(long, value_name = "DIR")]
+    pub temp_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub place: PlaceArgs,
 }
 
 #[derive(Debug, Clone, Default, Args)]
@@ -133,7 +166,7 @@ impl PlaceArgs {
 #[derive(Debug, Args)]
 #[command(override_usage = "sarus run [OPTIONS] IMAGE [COMMAND [ARGUMENT...]]")]
 pub struct RunArgs {
-    /// Image (a reference, or the path of a squashfs file), command and its arguments; options
+    /// Image (a reference, or the path of a squashfs or SIF file), command and its arguments; options
     /// end at the image
     #[arg(value_name = "IMAGE", required = true, num_args = 1.., trailing_var_arg = true)]
     pub words: Vec<OsString>,
@@ -455,6 +488,9 @@ pub struct VersionArgs {
 
 #[derive(Debug, Args)]
 pub struct UnpackArgs {
+    /// Byte of the file at which the image begins
+    #[arg(long, value_name = "BYTES", default_value_t = 0)]
+    pub offset: u64,
     /// A squashfs file
     #[arg(value_name = "FILE")]
     pub file: PathBuf,

@@ -1,6 +1,6 @@
 //! `sarus export`, and the unpacking that the shim asks for where no mount of an image works.
 
-use sarus_image::{export as export_image, unpack as unpack_image};
+use sarus_image::{export as export_image, unpack_at};
 
 use crate::args::{ExportArgs, UnpackArgs};
 use crate::error::CliError;
@@ -16,7 +16,7 @@ pub(crate) fn export(args: &ExportArgs) -> Result<(), CliError> {
 
 /// `sarus unpack-image`
 pub(crate) fn unpack(args: &UnpackArgs) -> Result<(), CliError> {
-    let unpacked = unpack_image(&args.file, &args.directory)?;
+    let unpacked = unpack_at((&args.file, args.offset), &args.directory)?;
     log::info!("{} entries, {} bytes unpacked", unpacked.entries, unpacked.bytes);
     Ok(())
 }

@@ -11,6 +11,7 @@ mod export;
 mod hooks;
 pub mod images;
 pub mod launch;
+mod load;
 mod login;
 pub mod mounts;
 pub mod output;
@@ -67,6 +68,7 @@ fn execute(arguments: Arguments) -> Result<(), CliError> {
     }
     match arguments.command {
         Command::Pull(args) => pull::pull(&args),
+        Command::Load(args) => load::load(&args),
         Command::Run(args) => run::run(&args, arguments.verbosity).inspect_err(|_| sweep()),
         Command::Ps(args) => running::ps(&args),
         Command::Kill(args) => running::kill(&args),

@@ -33,6 +33,8 @@ pub struct Caller {
 pub struct ImageToRun {
     /// The squashfs file, absolute.
     pub squashfs: PathBuf,
+    /// Byte of it at which the image begins.
+    pub offset: u64,
     /// As the user named it, completed.
     pub name: String,
     /// Digest of the platform's manifest; none for a file.
@@ -58,6 +60,7 @@ pub fn request(
         name: args.container.name.as_deref().map(|name| name_of_task(name, caller)),
         image: Image {
             squashfs: RawString::from(image.squashfs.clone()),
+            offset: image.offset,
             name: image.name.clone(),
             digest: image.digest.clone(),
             env: image.execution.env.clone(),

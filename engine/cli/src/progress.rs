@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use sarus_image::{LayerSize, Observer, Origin, Pulled};
+use sarus_image::{Image, LayerSize, Observer, Origin, Pulled};
 
 use crate::output::{short_id, size};
 use crate::to_stderr;
@@ -94,16 +94,21 @@ impl Progress {
 
     /// The pull is done.
     pub(crate) fn finish(&self, pulled: &Pulled) {
+        self.done(&pulled.image, pulled.up_to_date);
+    }
+
+    /// An image is there; `up_to_date`: it was before.
+    pub(crate) fn done(&self, image: &Image, up_to_date: bool) {
         self.clear();
         if self.style == Style::Quiet {
             return;
         }
         let name = &self.name;
-        if pulled.up_to_date {
+        if up_to_date {
             to_stderr(&format!("{name}: up to date\n"));
             return;
         }
-        let conversion = &pulled.image.metadata.conversion;
+        let conversion = &image.metadata.conversion;
         let seconds = self.started.elapsed().as_secs_f32();
         let (stored, unpacked) = (size(conversion.bytes), size(conversion.unpacked_bytes));
         to_stderr(&format!("{name}: {stored} ({unpacked} unpacked) in {seconds:.1} s\n"));

@@ -6,12 +6,14 @@ use std::sync::Arc;
 
 use sarus_image::registry::{Client, Environment, Options, RegistryError};
 use sarus_image::{
-    Image, ImageError, PARALLEL_DEFAULT, PullSettings, Pulled, Store, pull as pull_image, squash,
+    Image, ImageError, Location, PARALLEL_DEFAULT, PullSettings, Pulled, Store, pull as pull_image,
+    squash,
 };
 use sarus_oci::{Platform, Reference};
 
 use crate::args::{CredentialArgs, PullArgs, ReportFormat};
 use crate::error::CliError;
+use crate::load::LoadJob;
 use crate::progress::{Progress, Style};
 use crate::secret::{self, AuthFile, Login};
 use crate::settings::Settings;
@@ -19,6 +21,17 @@ use crate::{output, timing, to_stderr};
 
 /// `sarus pull`
 pub(crate) fn pull(args: &PullArgs) -> Result<(), CliError> {
+    if let Some(location) = Location::with_transport(&args.reference) {
+        let job = LoadJob {
+            location,
+            name: None,
+            format: None,
+            place: &args.place,
+            temp_dir: args.temp_dir.as_deref(),
+            quiet: args.quiet,
+        };
+        return job.run();
+    }
     let settings = Settings::load()?;
     let reference = Reference::parse(&args.reference).map_err(ImageError::from)?;
     let store = settings.store(args.place.centralized_repository)?;
@@ -106,7 +119,7 @@ pub(crate) fn for_run(
     Ok(job.pull(reference, platform)?.image)
 }
 
-fn pull_settings(settings: &Settings) -> Result<PullSettings, CliError> {
+pub(crate) fn pull_settings(settings: &Settings) -> Result<PullSettings, CliError> {
     use sarus_config::Compression as Configured;
     let config = &settings.config;
     let compression = match config.squashfs.compression {

@@ -46,12 +46,15 @@ fn find(args: &RunArgs, settings: &Settings) -> Result<ImageToRun, CliError> {
         Target::File(file) => Ok(ImageToRun {
             name: file.path.to_string_lossy().into_owned(),
             squashfs: file.path,
-            ..ImageToRun::default()
+            offset: file.offset,
+            execution: file.execution,
+            digest: None,
         }),
         Target::Reference(reference) => {
             let image = image_of(args, settings, &reference)?;
             Ok(ImageToRun {
                 squashfs: image.squashfs,
+                offset: 0,
                 name: reference.to_string(),
                 digest: Some(image.digest.to_string()),
                 execution: image.metadata.config,

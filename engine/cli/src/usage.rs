@@ -21,6 +21,15 @@ pub enum UsageError {
     /// `exec` without a command.
     #[error("`sarus exec` needs a container and a command")]
     NoExecCommand,
+    /// `load` without a file, on a terminal.
+    #[error("`sarus load` needs a file, or an archive on standard input, which is a terminal")]
+    NoArchive,
+    /// More words for `load` than a file and a name.
+    #[error("`sarus load` cannot use `{given}`: expected a file and at most one name")]
+    LoadName {
+        /// The word.
+        given: String,
+    },
     /// Double quotes that do not enclose a field.
     #[error("`--mount {given}`: the double quotes do not enclose a whole field")]
     Quotes {

@@ -1,4 +1,5 @@
-//! `sarus-fuse IMAGE_FD FUSE_FD`: serves a squashfs image to a FUSE mount, until it is gone.
+//! `sarus-fuse IMAGE_FD FUSE_FD [OFFSET]`: serves a squashfs image to a FUSE mount, until it is
+//! gone. OFFSET is the byte of the file at which the image begins.
 //!
 //! Both are numbers of inherited descriptors: the image, opened, and `/dev/fuse` with the mount
 //! made. Belongs to nobody: signals do not end it, the kernel does, when the last mount namespace
@@ -38,15 +39,18 @@ fn main() -> ExitCode {
         arguments.iter().map(|argument| argument.to_str().unwrap_or_default()).collect();
     match arguments.as_slice() {
         ["--version"] => version(),
-        [image, device] if image != device => match run(image, device) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => complain(&*error),
-        },
-        _ => complain(&*Box::<dyn Error>::from("usage: sarus-fuse IMAGE_FD FUSE_FD")),
+        [image, device, offset @ ..] if image != device && offset.len() < 2 => {
+            match run(image, device, offset.first().unwrap_or(&"0")) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => complain(&*error),
+            }
+        }
+        _ => complain(&*Box::<dyn Error>::from("usage: sarus-fuse IMAGE_FD FUSE_FD [OFFSET]")),
     }
 }
 
-fn run(image: &str, device: &str) -> Result<(), Box<dyn Error>> {
+fn run(image: &str, device: &str, offset: &str) -> Result<(), Box<dyn Error>> {
+    let offset = offset.parse().map_err(|_no_number| format!("`{offset}` is no offset"))?;
     let file = File::from(adopt(image)?);
     let device = adopt(device)?;
     sarus_sys::signals::ignore(&IGNORED);
@@ -55,7 +59,7 @@ fn run(image: &str, device: &str) -> Result<(), Box<dyn Error>> {
     let lists_trusted = is_initial_namespace();
     // What runs in the container has the same user id: it cannot look into this process.
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
-    let image = Image::open(&file)?;
+    let image = Image::open_at(&file, offset)?;
     let server = Server::new(&image, sarus_sys::process::page_size(), lists_trusted);
     Ok(serve(&server, device.as_fd(), threads())?)
 }

@@ -8,6 +8,8 @@ use sarus_registry::RegistryError;
 use sarus_squash::{ConvertError, OwnersError, ReadError, UnpackError};
 use sarus_store::StoreError;
 
+use crate::LoadError;
+
 /// Why an operation on images failed. The store is as it was before.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -18,6 +20,9 @@ pub enum ImageError {
     /// The registry could not be asked, or gave no image.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// An archive or image file could not be loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
     /// The image's configuration is none.
     #[error("cannot use the image `{image}`")]
     Config {
@@ -150,6 +155,7 @@ impl ImageError {
             Self::Store(error) => error.hint(),
             Self::Reference(error) => error.hint(),
             Self::Registry(error) => error.hint(),
+            Self::Load(error) => error.hint(),
             Self::Config { source, .. } => source.hint(),
             Self::Convert { source, .. } => source.hint(),
             Self::Duplicate { .. } => Some("raise the limit of open files: `ulimit -n`".to_owned()),

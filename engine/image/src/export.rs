@@ -52,11 +52,21 @@ pub fn export(image: &Image, file: &Path, replace: bool) -> Result<(), ImageErro
 ///
 /// [`ImageError`]; what was made in `directory` stays.
 pub fn unpack(path: &Path, directory: &Path) -> Result<Unpacked, ImageError> {
+    unpack_at((path, 0), directory)
+}
+
+/// As [`unpack`], for an image that begins at byte `offset` of the file.
+///
+/// # Errors
+///
+/// As [`unpack`].
+pub fn unpack_at((path, offset): (&Path, u64), directory: &Path) -> Result<Unpacked, ImageError> {
     let failed = |source| ImageError::OpenFile { path: path.to_owned(), source };
     let image = File::open(path).map_err(failed)?;
     let target = File::open(directory)
         .map_err(|source| ImageError::Directory { path: directory.to_owned(), source })?;
-    sarus_squash::unpack(&image, target.as_fd(), &UnpackOptions::default()).map_err(|source| {
+    let options = UnpackOptions::default();
+    sarus_squash::unpack_at((&image, offset), target.as_fd(), &options).map_err(|source| {
         ImageError::Unpack { path: path.to_owned(), directory: directory.to_owned(), source }
     })
 }

@@ -1,16 +1,17 @@
-//! What a user may name to run: a reference, or a squashfs file by its path.
+//! What a user may name to run: a reference, or a squashfs or SIF file by its path.
 
 use std::ffi::OsStr;
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use sarus_oci::Reference;
+use sarus_oci::{Execution, Reference};
 
-use crate::ImageError;
+use crate::load::{settings, sif};
+use crate::{ImageError, LoadError};
 
 /// Endings by which a path is known as one even when there is no such file.
-const ENDINGS: [&str; 4] = ["sqsh", "squashfs", "sqfs", "sfs"];
+const ENDINGS: [&str; 5] = ["sqsh", "squashfs", "sqfs", "sfs", "sif"];
 
 /// What an argument names.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,16 +22,20 @@ pub enum Target {
     File(ImageFile),
 }
 
-/// A squashfs file outside the store.
+/// A squashfs image in a file outside the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageFile {
     /// Absolute path.
     pub path: PathBuf,
+    /// Byte of the file at which the image begins: 0 but in a SIF file.
+    pub offset: u64,
+    /// How it wants to be run, where Singularity or Apptainer made it.
+    pub execution: Execution,
 }
 
 impl Target {
     /// Tells a path from a reference: a path has a `/` and there is a file of that name, or it
-    /// ends in `.sqsh`, `.squashfs`, `.sqfs` or `.sfs`.
+    /// ends in `.sqsh`, `.squashfs`, `.sqfs`, `.sfs` or `.sif`.
     ///
     /// # Errors
     ///
@@ -48,19 +53,30 @@ impl Target {
 }
 
 impl ImageFile {
-    /// Looks whether the file is a squashfs image that is complete.
+    /// Looks whether the file is a squashfs image that is complete, or a SIF file with one.
     ///
     /// # Errors
     ///
-    /// [`ImageError::OpenFile`], [`ImageError::NotSquashfs`].
+    /// [`ImageError::OpenFile`], [`ImageError::NotSquashfs`], [`ImageError::Load`] for a SIF file.
     pub fn open(path: &Path) -> Result<Self, ImageError> {
         let failed = |source| ImageError::OpenFile { path: path.to_owned(), source };
         let file = File::open(path).map_err(failed)?;
         if !file.metadata().map_err(failed)?.is_file() {
             return Err(ImageError::NotAFile { path: path.to_owned() });
         }
-        sarus_squash::probe(&file)
+        let offset = if sif::is_sif(&file) {
+            let from = path.display().to_string();
+            let found = sif::root_partition(&file);
+            found.map_err(|source| LoadError::Sif { from, source })?.offset
+        } else {
+            0
+        };
+        sarus_squash::probe_at(&file, offset)
             .map_err(|source| ImageError::NotSquashfs { path: path.to_owned(), source })?;
-        Ok(Self { path: std::path::absolute(path).map_err(failed)? })
+        let execution = settings::read(&file, offset).unwrap_or_else(|error| {
+            log::debug!("the settings in `{}` cannot be read: {error}", path.display());
+            Execution::default()
+        });
+        Ok(Self { path: std::path::absolute(path).map_err(failed)?, offset, execution })
     }
 }

@@ -1,4 +1,4 @@
-//! What users do with images: pull, list, inspect, remove, export, and find one to run.
+//! What users do with images: pull, load, list, inspect, remove, export, and find one to run.
 //!
 //! Brings registry, conversion and store together. Prints nothing: progress goes to an
 //! [`Observer`]. Finding an image to run opens a handful of files and touches no network.
@@ -8,6 +8,7 @@ mod export;
 mod fetch;
 mod file;
 mod flow;
+mod load;
 mod observer;
 mod pull;
 mod remove;
@@ -16,8 +17,9 @@ mod stores;
 mod timing;
 
 pub use error::ImageError;
-pub use export::{export, unpack};
+pub use export::{export, unpack, unpack_at};
 pub use file::{ImageFile, Target};
+pub use load::{Format, LoadError, LoadRequest, Loaded, Location, Place, SifError, load};
 pub use observer::{LayerSize, Observer, Origin, Progress, Silent};
 pub use pull::{PARALLEL_DEFAULT, PullSettings, Pulled, pull};
 pub use remove::{Extent, Removed, remove};

@@ -259,7 +259,7 @@ impl From<ImageError> for Attempt {
 }
 
 /// The layer whose content stopped the conversion, if it was one.
-fn failed_layer(error: &ConvertError) -> Option<&String> {
+pub(crate) fn failed_layer(error: &ConvertError) -> Option<&String> {
     match error {
         ConvertError::Read { layer, .. }
         | ConvertError::Compression { layer, .. }
@@ -271,7 +271,7 @@ fn failed_layer(error: &ConvertError) -> Option<&String> {
 }
 
 /// Seconds since 1970 when the image was made; 0 when it does not say, or before.
-fn made_at(config: &ImageConfig) -> u32 {
+pub(crate) fn made_at(config: &ImageConfig) -> u32 {
     let created = config.created.as_deref().and_then(|text| text.parse::<jiff::Timestamp>().ok());
     created.and_then(|time| u32::try_from(time.as_second()).ok()).unwrap_or(0)
 }

@@ -4,6 +4,7 @@ use sarus_oci::{Digest, Platform, Reference};
 use sarus_store::{Image, Name, Store};
 
 use crate::ImageError;
+use crate::load::names::without_server;
 
 /// Fewest digits of an image id that name an image.
 const ID_DIGITS_MIN: usize = 4;
@@ -36,7 +37,8 @@ impl Stores {
         self.stores.iter()
     }
 
-    /// The image that `reference` means on `platform`. Lists no directory.
+    /// The image that `reference` means on `platform`; `load/NAME`, where nothing is called that,
+    /// is NAME, as in job scripts for Sarus 1.7. Lists no directory.
     ///
     /// # Errors
     ///
@@ -51,7 +53,10 @@ impl Stores {
                 return Ok(Some(image));
             }
         }
-        Ok(None)
+        match without_server(reference) {
+            Some(loaded) => self.lookup(&loaded, platform),
+            None => Ok(None),
+        }
     }
 
     /// The image that a user names by reference, by digest, or by the beginning of its id (that

@@ -96,12 +96,20 @@ pub struct AccountNames {
     pub groups: BTreeMap<u32, String>,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 /// The image of a request.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Image {
     /// Absolute path of the squashfs file.
     pub squashfs: RawString,
+    /// Byte of the file at which the image begins: 0 but in a SIF file.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub offset: u64,
     /// As the user named it, for messages and annotations.
     pub name: String,
     /// The digest of the platform's manifest; absent for an image given by path.

@@ -7,26 +7,30 @@
 mod convert;
 mod decompress;
 mod format;
+mod inflate;
 pub mod merge;
 mod owners;
 mod reader;
 mod settings;
 pub mod tar;
 mod timing;
+mod to_tar;
 mod tree;
 mod unpack;
 mod writer;
 
 pub use convert::{ConvertError, Converted, Layer, Merged, Progress, convert, merge_layers};
 pub use format::{Compressor, Superblock};
+pub use inflate::{Inflated, inflate};
 pub use owners::{OwnersError, restore_owners};
 pub use reader::{
     Attribute, BlockMarks, BlockReader, ContentReader, DirectoryPlace, Entries, Entry, Extent,
     FilePlace, FragmentCache, Image, ImageReader, Inode, InodeKind, InodeReference, Piece,
-    ReadError, StoredBlock, probe,
+    ReadError, StoredBlock, probe, probe_at,
 };
 pub use settings::{BLOCK_SIZE_MAX, BLOCK_SIZE_MIN, Compression, CompressionError, Settings};
 pub use timing::{Times, thread_time};
+pub use to_tar::{ToTarError, write_tar};
 pub use tree::{ContentId, Kind, Metadata, Node, NodeId, Tree, Xattrs};
-pub use unpack::{UnpackError, UnpackOptions, Unpacked, unpack};
+pub use unpack::{UnpackError, UnpackOptions, Unpacked, unpack, unpack_at};
 pub use writer::{WriteError, Writer, Written};

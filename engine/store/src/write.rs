@@ -289,6 +289,13 @@ impl Store {
 }
 
 impl Pending<'_> {
+    /// The same under another digest: that of an image without a manifest is known when its
+    /// content was read.
+    pub fn with_digest(mut self, digest: Digest) -> Self {
+        self.digest = digest;
+        self
+    }
+
     /// The squashfs file, empty at first, open for reading and writing.
     pub fn file(&self) -> &File {
         &self.file

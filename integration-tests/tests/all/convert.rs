@@ -6,17 +6,17 @@ use std::process::Command;
 use sarus_integration_tests::{Image, Packed, Registry, Session, Tar, Who, debian};
 
 /// Runs a command of root's, which must succeed.
-fn as_root(words: &[&str]) -> String {
+pub(crate) fn as_root(words: &[&str]) -> String {
     let output = Command::new(words[0]).args(&words[1..]).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{words:?}: {said}");
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-const LIST: &str = env!("CARGO_BIN_EXE_list-tree");
+pub(crate) const LIST: &str = env!("CARGO_BIN_EXE_list-tree");
 
 /// Lists an image as the kernel shows it, mounted where nobody else sees it.
-fn list_squashfs(file: &str, at: &str) -> String {
+pub(crate) fn list_squashfs(file: &str, at: &str) -> String {
     let script = r#"mkdir "$2" && mount -t squashfs -o loop,ro "$1" "$2" && exec "$3" "$2""#;
     as_root(&["unshare", "--mount", "sh", "-ec", script, "sh", file, at, LIST])
 }
@@ -59,7 +59,7 @@ fn compare_layers(layers: &[Tar]) -> String {
     compare(&image.pack())
 }
 
-fn differences(ours: &str, theirs: &str) -> String {
+pub(crate) fn differences(ours: &str, theirs: &str) -> String {
     let of =
         |text: &str| text.lines().map(str::to_owned).collect::<std::collections::BTreeSet<_>>();
     let (ours, theirs) = (of(ours), of(theirs));

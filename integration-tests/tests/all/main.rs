@@ -29,6 +29,7 @@ mod hooks_setuid;
 mod images;
 mod install;
 mod life_cycle;
+mod load;
 mod privilege;
 mod pull;
 mod pull_bounds;

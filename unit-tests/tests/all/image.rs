@@ -17,7 +17,7 @@ use sarus_image::{
     Removal, Silent, Source, Store, Stores, Target, export, pull, remove, unpack,
 };
 use sarus_oci::manifest::Descriptor;
-use sarus_oci::{Digest, Hasher, Platform, Reference};
+use sarus_oci::{Digest, Execution, Hasher, Platform, Reference};
 use sarus_registry::{RegistryError, Resolved};
 use serde_json::json;
 
@@ -713,7 +713,11 @@ fn a_path_is_told_from_a_reference() {
     let file = place.path("no-ending");
     fs::copy(&image.squashfs, &file).unwrap();
     for path in [&image.squashfs, &file] {
-        let want = Target::File(ImageFile { path: path.clone() });
+        let want = Target::File(ImageFile {
+            path: path.clone(),
+            offset: 0,
+            execution: Execution::default(),
+        });
         assert_eq!(Target::find(path.as_os_str()).unwrap(), want);
     }
     for name in ["debian:12", "quay.io/a/b", "localhost:5000/a"] {

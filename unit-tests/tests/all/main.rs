@@ -12,6 +12,7 @@ mod config;
 mod hooks;
 mod image;
 mod launch;
+mod load;
 mod oci;
 mod packed;
 mod place;

@@ -2,7 +2,7 @@
 //!
 //! Every row's outcome was compared with `umoci unpack` as root, where that accepts the row.
 
-mod tar_builder;
+pub(crate) mod tar_builder;
 
 use std::collections::HashMap;
 use std::convert::Infallible;

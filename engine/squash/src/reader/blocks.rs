@@ -1,7 +1,5 @@
 //! Where the blocks of a file are, so that a reader can begin anywhere, and one block at a time.
 
-use std::os::unix::fs::FileExt;
-
 use super::bytes::Fields;
 use super::decompress::BlockDecompressor;
 use super::error::ReadError;
@@ -211,7 +209,7 @@ impl<'a> BlockReader<'a> {
         let is_raw = size & BLOCK_RAW != 0;
         let buffer = if is_raw { &mut *plain } else { &mut self.stored };
         buffer.resize(stored, 0);
-        self.image.file().read_exact_at(buffer, position).map_err(|source| ReadError::Io {
+        self.image.read_exact_at(buffer, position).map_err(|source| ReadError::Io {
             what,
             position,
             source,

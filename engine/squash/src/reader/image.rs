@@ -1,13 +1,14 @@
 //! An image opened for reading, and what a thread needs to read it.
 
 use std::fs::File;
+use std::os::unix::fs::FileExt;
 
 use super::bytes::Fields;
 use super::directory::Entries;
 use super::error::ReadError;
 use super::inode::{DirectoryPlace, Inode, InodeKind, InodeReference};
 use super::metadata::{Cursor, MetadataReader, damaged};
-use super::superblock::probe;
+use super::superblock::probe_at;
 use crate::format::{METADATA_SIZE, NO_TABLE, Superblock};
 
 /// An image opened for reading; shared by threads, each of which has an [`ImageReader`].
@@ -17,6 +18,8 @@ use crate::format::{METADATA_SIZE, NO_TABLE, Superblock};
 #[derive(Debug)]
 pub struct Image<'a> {
     file: &'a File,
+    /// Byte of the file at which the image begins.
+    offset: u64,
     superblock: Superblock,
 }
 
@@ -25,9 +28,18 @@ impl<'a> Image<'a> {
     ///
     /// # Errors
     ///
-    /// As [`probe`], and for a compressor that is not built in.
+    /// As [`crate::probe`], and for a compressor that is not built in.
     pub fn open(file: &'a File) -> Result<Self, ReadError> {
-        let image = Self { file, superblock: probe(file)? };
+        Self::open_at(file, 0)
+    }
+
+    /// As [`Image::open`], for an image that begins at byte `offset` of the file.
+    ///
+    /// # Errors
+    ///
+    /// As [`Image::open`].
+    pub fn open_at(file: &'a File, offset: u64) -> Result<Self, ReadError> {
+        let image = Self { file, offset, superblock: probe_at(file, offset)? };
         MetadataReader::new(&image)?;
         Ok(image)
     }
@@ -37,8 +49,9 @@ impl<'a> Image<'a> {
         &self.superblock
     }
 
-    pub(super) fn file(&self) -> &'a File {
-        self.file
+    /// Fills `bytes` from byte `position` of the image on.
+    pub(super) fn read_exact_at(&self, bytes: &mut [u8], position: u64) -> std::io::Result<()> {
+        self.file.read_exact_at(bytes, self.offset.saturating_add(position))
     }
 
     /// Where the root directory's inode is.
@@ -142,9 +155,8 @@ impl<'a> ImageReader<'a> {
     }
 
     fn read_position(&self, position: u64) -> Result<u64, ReadError> {
-        use std::os::unix::fs::FileExt;
         let mut bytes = [0; 8];
-        self.image.file.read_exact_at(&mut bytes, position).map_err(|source| ReadError::Io {
+        self.image.read_exact_at(&mut bytes, position).map_err(|source| ReadError::Io {
             what: "a table",
             position,
             source,

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 
 use super::decompress::BlockDecompressor;
@@ -153,7 +152,7 @@ impl<'a> MetadataReader<'a> {
 
     fn read_image(&self, out: &mut [u8], position: u64) -> Result<(), ReadError> {
         let failed = |source: io::Error| ReadError::Io { what: "metadata", position, source };
-        self.image.file().read_exact_at(out, position).map_err(failed)
+        self.image.read_exact_at(out, position).map_err(failed)
     }
 }
 

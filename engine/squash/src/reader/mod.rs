@@ -23,5 +23,5 @@ pub use directory::{Entries, Entry};
 pub use error::ReadError;
 pub use image::{Image, ImageReader};
 pub use inode::{DirectoryPlace, FilePlace, Inode, InodeKind, InodeReference};
-pub use superblock::probe;
+pub use superblock::{probe, probe_at};
 pub use xattr::Attribute;

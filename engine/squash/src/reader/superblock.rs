@@ -16,11 +16,20 @@ use crate::settings::{BLOCK_SIZE_MAX, BLOCK_SIZE_MIN};
 /// [`ReadError::NotSquashfs`] for any other file; an unknown version or compressor; a file that
 /// is cut off.
 pub fn probe(file: &File) -> Result<Superblock, ReadError> {
+    probe_at(file, 0)
+}
+
+/// As [`probe`], for an image that begins at byte `offset` of the file.
+///
+/// # Errors
+///
+/// As [`probe`].
+pub fn probe_at(file: &File, offset: u64) -> Result<Superblock, ReadError> {
     let failed = |source| ReadError::Io { what: "the superblock", position: 0, source };
     let mut start = [0; SUPERBLOCK_SIZE];
     let mut length = 0;
     while length < start.len() {
-        match file.read_at(&mut start[length..], length as u64) {
+        match file.read_at(&mut start[length..], offset.saturating_add(length as u64)) {
             Ok(0) => break,
             Ok(count) => length += count,
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
@@ -30,8 +39,9 @@ pub fn probe(file: &File) -> Result<Superblock, ReadError> {
     let superblock = Superblock::parse(&start[..length])?;
     let metadata = file.metadata().map_err(failed)?;
     // A block device has no length here; reading beyond its end fails later.
-    if metadata.is_file() && metadata.len() < superblock.bytes_used {
-        let (expected, found) = (superblock.bytes_used, metadata.len());
+    let length = metadata.len().saturating_sub(offset);
+    if metadata.is_file() && length < superblock.bytes_used {
+        let (expected, found) = (superblock.bytes_used, length);
         return Err(ReadError::Truncated { expected, found });
     }
     Ok(superblock)

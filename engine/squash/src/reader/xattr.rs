@@ -1,7 +1,5 @@
 //! Extended attributes of an inode.
 
-use std::os::unix::fs::FileExt;
-
 use super::bytes::Fields;
 use super::error::ReadError;
 use super::image::ImageReader;
@@ -27,7 +25,7 @@ impl ImageReader<'_> {
             return Ok(Vec::new());
         }
         let mut header = [0; 16];
-        self.image.file().read_exact_at(&mut header, table).map_err(|source| ReadError::Io {
+        self.image.read_exact_at(&mut header, table).map_err(|source| ReadError::Io {
             what: "the attribute table",
             position: table,
             source,

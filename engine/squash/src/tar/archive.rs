@@ -1,5 +1,7 @@
 //! The archive as a stream of entries and their data.
 
+mod seek;
+
 use std::io::BufRead;
 
 use super::header::{self, Block, Header};

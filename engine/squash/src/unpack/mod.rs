@@ -69,7 +69,20 @@ pub fn unpack(
     target: BorrowedFd<'_>,
     options: &UnpackOptions,
 ) -> Result<Unpacked, UnpackError> {
-    let image = Image::open(image).map_err(UnpackError::Image)?;
+    unpack_at((image, 0), target, options)
+}
+
+/// As [`unpack`], for an image that begins at that byte of the file.
+///
+/// # Errors
+///
+/// As [`unpack`].
+pub fn unpack_at(
+    (image, offset): (&std::fs::File, u64),
+    target: BorrowedFd<'_>,
+    options: &UnpackOptions,
+) -> Result<Unpacked, UnpackError> {
+    let image = Image::open_at(image, offset).map_err(UnpackError::Image)?;
     let mut reader = ImageReader::new(&image).map_err(UnpackError::Image)?;
     let need = need(&mut reader)?;
     check_room(target, need)?;

@@ -231,6 +231,7 @@ fn help_and_version_are_data() {
     let help = user.output(&["help"]);
     let commands = [
         "pull",
+        "load",
         "run",
         "images",
         "rmi",
@@ -343,6 +344,53 @@ fn an_image_is_pulled_listed_inspected_exported_and_removed() {
     assert_eq!(user.output(&["images"]).lines().count(), 1);
     user.output(&["rmi", "--force"]);
     assert!(!squashfs.exists());
+}
+
+#[test]
+fn a_root_file_system_is_loaded_by_every_way_to_name_it() {
+    let user = User::new();
+    let archive = String::from_utf8(tar(&[("etc/name", b"value")])).unwrap();
+    user.put("root fs.tar", &archive);
+    let mut digests = Vec::new();
+    for (words, name) in [
+        (&["load", "root fs.tar"][..], "localhost/root-fs:latest"),
+        (&["load", "-i", "root fs.tar"], "localhost/root-fs:latest"),
+        (&["load", "root fs.tar", "a"], "docker.io/library/a:latest"),
+        (&["load", "--input", "root fs.tar", "quay.io/a/b:1"], "quay.io/a/b:1"),
+        (&["load", "--format", "rootfs-tar", "-i", "-", "c"], "docker.io/library/c:latest"),
+        (&["load", "-", "d:2"], "docker.io/library/d:2"),
+    ] {
+        let said = user.sarus_with(words, &archive);
+        let (found, digest) = said.out.trim_end().split_once("  ").unwrap_or_default();
+        assert_eq!((found, said.status), (name, 0), "{words:?}: {}", said.err);
+        digests.push(digest.to_owned());
+    }
+    digests.dedup();
+    assert_eq!(digests.len(), 1, "{digests:?}");
+    let quiet = user.sarus(&["load", "--quiet", "root fs.tar"]);
+    assert_eq!((quiet.out.trim(), quiet.err.as_str()), (digests[0].as_str(), ""));
+    // As Sarus 1.7 called it.
+    let explained = user.failure(&["run", "--pull=never", "load/library/none", "true"]);
+    assert!(explained.contains("no image `docker.io/load/library/none:latest`"), "{explained}");
+    assert_eq!(user.json(&["images", "--format", "json"]).as_array().unwrap().len(), 5);
+}
+
+#[test]
+fn words_of_a_load_that_make_no_sense_are_refused_with_what_is_expected() {
+    let user = User::new();
+    for (words, want) in [
+        (&["load", "a.tar", "b", "c"][..], "cannot use `c`"),
+        (&["load", "-i", "a.tar", "b", "c"], "cannot use `c`"),
+        (&["load", "--format", "zip", "a.tar"], "`docker-archive`, `oci-archive`"),
+        (&["load", "a.tar", "UPPER"], "UPPER"),
+        (&["load", "missing.tar"], "cannot open `missing.tar`"),
+        (&["pull", "oci-archive:missing.tar:v1"], "cannot open `missing.tar`"),
+        (&["load"], "`standard input` is no image: it is empty"),
+    ] {
+        let error = user.failure(words);
+        assert!(error.contains(want), "{words:?}: {error}");
+        assert_eq!(error.matches("error: ").count(), 1, "{error}");
+    }
 }
 
 #[test]

@@ -32,6 +32,7 @@ fn words(list: &[&str]) -> Option<Vec<String>> {
 fn image(entrypoint: Option<Vec<String>>, cmd: Option<Vec<String>>) -> ImageToRun {
     ImageToRun {
         squashfs: PathBuf::from("/store/image.squashfs"),
+        offset: 0,
         name: "docker.io/library/debian:12".to_owned(),
         digest: Some("sha256:00".to_owned()),
         execution: Execution {

@@ -2,29 +2,29 @@
 
 /// One entry, with its extended headers in front.
 #[derive(Clone)]
-pub(super) struct Entry {
-    pub(super) name: Vec<u8>,
-    pub(super) flag: u8,
-    pub(super) data: Vec<u8>,
-    pub(super) size: i64,
-    pub(super) link: Vec<u8>,
-    pub(super) mode: i64,
-    pub(super) owner: (i64, i64),
-    pub(super) mtime: i64,
-    pub(super) device: (i64, i64),
-    pub(super) records: Vec<(Vec<u8>, Vec<u8>)>,
-    pub(super) magic: &'static [u8],
-    pub(super) prefix: &'static [u8],
+pub(crate) struct Entry {
+    pub(crate) name: Vec<u8>,
+    pub(crate) flag: u8,
+    pub(crate) data: Vec<u8>,
+    pub(crate) size: i64,
+    pub(crate) link: Vec<u8>,
+    pub(crate) mode: i64,
+    pub(crate) owner: (i64, i64),
+    pub(crate) mtime: i64,
+    pub(crate) device: (i64, i64),
+    pub(crate) records: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(crate) magic: &'static [u8],
+    pub(crate) prefix: &'static [u8],
     /// Written at byte 386, where GNU headers have a sparse map.
-    pub(super) sparse: Vec<u8>,
+    pub(crate) sparse: Vec<u8>,
 }
 
-pub(super) const USTAR: &[u8] = b"ustar\x0000";
-pub(super) const GNU: &[u8] = b"ustar  \0";
-pub(super) const V7: &[u8] = b"";
-pub(super) const END: [u8; 1024] = [0; 1024];
+pub(crate) const USTAR: &[u8] = b"ustar\x0000";
+pub(crate) const GNU: &[u8] = b"ustar  \0";
+pub(crate) const V7: &[u8] = b"";
+pub(crate) const END: [u8; 1024] = [0; 1024];
 
-pub(super) fn entry(name: impl AsRef<[u8]>, flag: u8) -> Entry {
+pub(crate) fn entry(name: impl AsRef<[u8]>, flag: u8) -> Entry {
     Entry {
         name: name.as_ref().to_vec(),
         flag,
@@ -42,87 +42,87 @@ pub(super) fn entry(name: impl AsRef<[u8]>, flag: u8) -> Entry {
     }
 }
 
-pub(super) fn file(name: impl AsRef<[u8]>, data: impl AsRef<[u8]>) -> Entry {
+pub(crate) fn file(name: impl AsRef<[u8]>, data: impl AsRef<[u8]>) -> Entry {
     entry(name, b'0').data(data)
 }
 
-pub(super) fn dir(name: impl AsRef<[u8]>) -> Entry {
+pub(crate) fn dir(name: impl AsRef<[u8]>) -> Entry {
     entry(name, b'5')
 }
 
-pub(super) fn sym(name: impl AsRef<[u8]>, target: impl AsRef<[u8]>) -> Entry {
+pub(crate) fn sym(name: impl AsRef<[u8]>, target: impl AsRef<[u8]>) -> Entry {
     entry(name, b'2').link(target)
 }
 
-pub(super) fn hard(name: impl AsRef<[u8]>, target: impl AsRef<[u8]>) -> Entry {
+pub(crate) fn hard(name: impl AsRef<[u8]>, target: impl AsRef<[u8]>) -> Entry {
     entry(name, b'1').link(target)
 }
 
 /// A PAX header on its own: `x` or `g`.
-pub(super) fn pax(flag: u8, records: &[(&str, &[u8])]) -> Entry {
+pub(crate) fn pax(flag: u8, records: &[(&str, &[u8])]) -> Entry {
     entry("pax", flag)
         .data(records.iter().flat_map(|(k, v)| record(k.as_bytes(), v)).collect::<Vec<_>>())
 }
 
 impl Entry {
-    pub(super) fn data(mut self, data: impl AsRef<[u8]>) -> Self {
+    pub(crate) fn data(mut self, data: impl AsRef<[u8]>) -> Self {
         self.data = data.as_ref().to_vec();
         self.size = self.data.len().try_into().unwrap();
         self
     }
 
-    pub(super) fn link(mut self, target: impl AsRef<[u8]>) -> Self {
+    pub(crate) fn link(mut self, target: impl AsRef<[u8]>) -> Self {
         self.link = target.as_ref().to_vec();
         self
     }
 
-    pub(super) fn mode(mut self, mode: i64) -> Self {
+    pub(crate) fn mode(mut self, mode: i64) -> Self {
         self.mode = mode;
         self
     }
 
-    pub(super) fn owner(mut self, uid: i64, gid: i64) -> Self {
+    pub(crate) fn owner(mut self, uid: i64, gid: i64) -> Self {
         self.owner = (uid, gid);
         self
     }
 
-    pub(super) fn mtime(mut self, mtime: i64) -> Self {
+    pub(crate) fn mtime(mut self, mtime: i64) -> Self {
         self.mtime = mtime;
         self
     }
 
-    pub(super) fn device(mut self, major: i64, minor: i64) -> Self {
+    pub(crate) fn device(mut self, major: i64, minor: i64) -> Self {
         self.device = (major, minor);
         self
     }
 
-    pub(super) fn record(mut self, keyword: &str, value: impl AsRef<[u8]>) -> Self {
+    pub(crate) fn record(mut self, keyword: &str, value: impl AsRef<[u8]>) -> Self {
         self.records.push((keyword.as_bytes().to_vec(), value.as_ref().to_vec()));
         self
     }
 
-    pub(super) fn xattr(self, name: &str, value: impl AsRef<[u8]>) -> Self {
+    pub(crate) fn xattr(self, name: &str, value: impl AsRef<[u8]>) -> Self {
         self.record(&format!("SCHILY.xattr.{name}"), value)
     }
 
-    pub(super) fn magic(mut self, magic: &'static [u8]) -> Self {
+    pub(crate) fn magic(mut self, magic: &'static [u8]) -> Self {
         self.magic = magic;
         self
     }
 
-    pub(super) fn prefix(mut self, prefix: &'static [u8]) -> Self {
+    pub(crate) fn prefix(mut self, prefix: &'static [u8]) -> Self {
         self.prefix = prefix;
         self
     }
 
-    pub(super) fn sparse(mut self, map: Vec<u8>) -> Self {
+    pub(crate) fn sparse(mut self, map: Vec<u8>) -> Self {
         self.sparse = map;
         self
     }
 
     /// Extended headers, header, and data with its padding. Long names get PAX records, or GNU long
     /// names where the magic is GNU's.
-    pub(super) fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut records = self.records.clone();
         let mut bytes = Vec::new();
         for (keyword, flag, text) in [("path", b'L', &self.name), ("linkpath", b'K', &self.link)] {
@@ -142,7 +142,7 @@ impl Entry {
         bytes
     }
 
-    pub(super) fn header(&self) -> [u8; 512] {
+    pub(crate) fn header(&self) -> [u8; 512] {
         let mut block = [0; 512];
         let mut put = |at: usize, bytes: &[u8]| block[at..at + bytes.len()].copy_from_slice(bytes);
         put(0, &self.name[..self.name.len().min(100)]);
@@ -165,7 +165,7 @@ impl Entry {
 }
 
 /// A header block with its checksum.
-pub(super) fn sealed(mut block: [u8; 512]) -> [u8; 512] {
+pub(crate) fn sealed(mut block: [u8; 512]) -> [u8; 512] {
     block[148..156].fill(b' ');
     let sum: u32 = block.iter().map(|&byte| u32::from(byte)).sum();
     block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
@@ -173,7 +173,7 @@ pub(super) fn sealed(mut block: [u8; 512]) -> [u8; 512] {
 }
 
 /// Octal where it fits, else base 256.
-pub(super) fn number<const N: usize>(value: i64) -> [u8; N] {
+pub(crate) fn number<const N: usize>(value: i64) -> [u8; N] {
     let mut field = [0; N];
     let octal = format!("{value:0width$o}", width = N - 1);
     if value >= 0 && octal.len() < N {
@@ -186,7 +186,7 @@ pub(super) fn number<const N: usize>(value: i64) -> [u8; N] {
     field
 }
 
-pub(super) fn padded(data: &[u8]) -> Vec<u8> {
+pub(crate) fn padded(data: &[u8]) -> Vec<u8> {
     let mut data = data.to_vec();
     data.resize(data.len().next_multiple_of(512), 0);
     data
@@ -202,7 +202,7 @@ fn record(keyword: &[u8], value: &[u8]) -> Vec<u8> {
 }
 
 /// A layer: the entries and the end marker.
-pub(super) fn layer(entries: &[Entry]) -> Vec<u8> {
+pub(crate) fn layer(entries: &[Entry]) -> Vec<u8> {
     let mut bytes: Vec<u8> = entries.iter().flat_map(Entry::bytes).collect();
     bytes.extend(END);
     bytes

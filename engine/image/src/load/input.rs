@@ -1,0 +1,339 @@
+//! Opens what a location names, and finds out what it is.
+//!
+//! A file is read where it lies. A stream is used as it comes where its content allows, which a
+//! root file system does; else it is kept until it is whole (`spool`).
+
+use std::fs::File;
+use std::io::{self, Cursor, Read};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use sarus_oci::Platform;
+use sarus_squash::inflate;
+use sarus_squash::tar::Archive;
+
+use super::archived::Archived;
+use super::files::{Files, MEMBERS_MAX, Members, Place, Section};
+use super::format::{HEAD_SIZE, Look, is_archive_member};
+use super::location::{self, Location};
+use super::{Format, LoadError, docker, layout, sif, spool, storage};
+
+/// Bytes of a stream in which its first members are looked for.
+const PEEK_SIZE: usize = 64 << 10;
+
+/// Members of a tar archive that are looked at before it counts as a root file system.
+const PATIENCE: usize = 4096;
+
+/// Most that a compressed stream may inflate to, times its own length, beyond
+/// [`BOMB_FREE_BYTES`].
+const RATIO_MAX: u64 = 200;
+/// Bytes that any stream may inflate to.
+const BOMB_FREE_BYTES: u64 = 1 << 30;
+
+/// What was found.
+pub(super) enum Opened {
+    /// Images with documents of their own.
+    Images(Vec<Archived>),
+    /// A tar archive of a root file system.
+    Root(Box<dyn Read + Send>),
+    /// A squashfs image at a place in a file.
+    Squashfs { file: Arc<File>, offset: u64, platform: Option<Platform> },
+}
+
+/// What is to be opened.
+pub(super) struct Opening<'a> {
+    pub(super) location: &'a Location,
+    pub(super) format: Option<Format>,
+    pub(super) platform: &'a Platform,
+    /// Directory of the node for streams.
+    pub(super) spool: &'a Path,
+    /// What messages call it.
+    pub(super) from: String,
+}
+
+impl Opening<'_> {
+    /// Opens it; `input` is standard input.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError`]
+    pub(super) fn open(&self, input: Option<File>) -> Result<Opened, LoadError> {
+        match &self.location.place {
+            location::Place::Input => match input {
+                None => self.stream(Box::new(io::empty())),
+                // `sarus load < FILE`: as good as a file, when nothing of it was read before.
+                Some(file) if is_at_start(&file) => self.file(Arc::new(file)),
+                Some(file) => self.stream(Box::new(file)),
+            },
+            location::Place::Storage(name) => {
+                let keep = |stream: &mut dyn Read| spool::keep(stream, (&self.from, self.spool));
+                let file = storage::start(name)?.read(keep)?;
+                self.archive(&Arc::new(file))
+            }
+            location::Place::Path(path) => self.path(path),
+        }
+    }
+
+    fn path(&self, path: &Path) -> Result<Opened, LoadError> {
+        let failed = |source| LoadError::Open { path: path.to_owned(), source };
+        let file = File::open(path).map_err(failed)?;
+        let metadata = file.metadata().map_err(failed)?;
+        if metadata.is_dir() {
+            return self.directory(path);
+        }
+        if self.format == Some(Format::OciDirectory) {
+            return Err(self.not("it is no directory"));
+        }
+        if metadata.is_file() { self.file(Arc::new(file)) } else { self.stream(Box::new(file)) }
+    }
+
+    fn directory(&self, path: &Path) -> Result<Opened, LoadError> {
+        if !matches!(self.format, None | Some(Format::OciDirectory)) {
+            return Err(self.not("it is a directory"));
+        }
+        let place = Place::directory(&self.from, path)?;
+        if !layout::is_there(&place) {
+            let what = "the directory has no `oci-layout` and `index.json`";
+            return Err(match self.format {
+                Some(_) => self.not(what),
+                None => self.unknown(what),
+            });
+        }
+        layout::images(&place, self.location.wanted.as_deref(), self.platform).map(Opened::Images)
+    }
+
+    /// A regular file.
+    fn file(&self, file: Arc<File>) -> Result<Opened, LoadError> {
+        let mut head = [0; HEAD_SIZE];
+        let length = read_head(&file, &mut head).map_err(|source| self.unreadable(source))?;
+        let size = file.metadata().map_err(|source| self.unreadable(source))?.len();
+        match Look::at(&head[..length]) {
+            Look::Squashfs => {
+                self.check(&[Format::Squashfs], "it is a squashfs image")?;
+                Ok(Opened::Squashfs { file, offset: 0, platform: None })
+            }
+            Look::Sif => {
+                self.check(&[Format::Sif], "it is a SIF file")?;
+                let found = sif::root_partition(&file)
+                    .map_err(|source| LoadError::Sif { from: self.from.clone(), source })?;
+                let (offset, platform) = (found.offset, found.platform);
+                Ok(Opened::Squashfs { file, offset, platform })
+            }
+            Look::Tar => self.archive(&file),
+            Look::Compressed | Look::Unknown => {
+                self.stream(Box::new(Section::new(file, 0, size).reader()))
+            }
+        }
+    }
+
+    /// A tar archive in a file.
+    fn archive(&self, file: &Arc<File>) -> Result<Opened, LoadError> {
+        let tars = [Format::DockerArchive, Format::OciArchive, Format::RootTar];
+        self.check(&tars, "it is a tar archive")?;
+        if self.format == Some(Format::RootTar) {
+            return self.root(file);
+        }
+        let patience = if self.format.is_some() { MEMBERS_MAX } else { PATIENCE };
+        let marks = [docker::MANIFEST, layout::INDEX, layout::MARK];
+        let members = Members::of(file, &self.from, (patience, &marks))?;
+        let is_bare = members.complete
+            && members.names().next().is_some()
+            && members.names().all(is_archive_member);
+        let place = Place { from: self.from.clone(), files: Files::Tar(members) };
+        let wanted = self.location.wanted.as_deref();
+        let images = match self.format {
+            None if layout::is_there(&place) => layout::images(&place, wanted, self.platform),
+            None if docker::is_there(&place) => docker::images(&place, wanted, self.platform),
+            None if is_bare => Err(self.incomplete(&place)),
+            None => return self.root(file),
+            Some(Format::OciArchive) => layout::images(&place, wanted, self.platform),
+            Some(_) => docker::images(&place, wanted, self.platform),
+        };
+        images.map(Opened::Images)
+    }
+
+    /// Why an archive with the members of one of images cannot be used.
+    fn incomplete(&self, place: &Place) -> LoadError {
+        let what = if place.has(docker::MANIFEST) {
+            return match docker::images(place, None, self.platform) {
+                Err(error) => error,
+                Ok(_) => LoadError::Empty { from: self.from.clone() },
+            };
+        } else if place.has("repositories") {
+            "there is no `manifest.json`: Docker before version 1.10 wrote it".to_owned()
+        } else {
+            "there is neither `manifest.json` nor `index.json` and `oci-layout`".to_owned()
+        };
+        LoadError::Inconsistent { from: self.from.clone(), what }
+    }
+
+    fn root(&self, file: &Arc<File>) -> Result<Opened, LoadError> {
+        if let Some(wanted) = &self.location.wanted {
+            let (from, wanted) = (self.from.clone(), wanted.clone());
+            return Err(LoadError::NoSuchImage { from, wanted, names: Vec::new() });
+        }
+        let size = file.metadata().map_err(|source| self.unreadable(source))?.len();
+        Ok(Opened::Root(Box::new(Section::new(Arc::clone(file), 0, size).reader())))
+    }
+
+    /// Whatever can be read once only, and what is compressed.
+    fn stream(&self, raw: Box<dyn Read + Send>) -> Result<Opened, LoadError> {
+        let read = Arc::new(AtomicU64::new(0));
+        let counted = Counted { inner: raw, read: Arc::clone(&read) };
+        let inflated = inflate(Box::new(counted)).map_err(|source| self.unreadable(source))?;
+        if let Some(compression) = inflated.foreign {
+            return Err(LoadError::Compression { object: self.from.clone(), compression });
+        }
+        let mut reader = inflated.reader;
+        if inflated.was_compressed {
+            reader = Box::new(Bounded { inner: reader, from: self.from.clone(), bytes: 0, read });
+        }
+        let mut head = Vec::new();
+        let peeked = reader.by_ref().take(PEEK_SIZE as u64).read_to_end(&mut head);
+        peeked.map_err(|source| self.unreadable(source))?;
+        let look = Look::at(&head);
+        let first = first_name(&head);
+        let is_root = match (look, self.format) {
+            (Look::Compressed, _) => return Err(self.unknown("it is compressed twice")),
+            (Look::Unknown, _) if head.is_empty() => return Err(self.unknown("it is empty")),
+            (Look::Unknown, _) => {
+                let begin = head.get(..8).unwrap_or(&head).escape_ascii().to_string();
+                let what = format!(
+                    "it is neither a tar archive nor a squashfs or SIF file, and begins with `{begin}`"
+                );
+                return Err(self.unknown(&what));
+            }
+            (Look::Tar, Some(format)) => format == Format::RootTar,
+            (Look::Tar, None) => !first.as_deref().is_some_and(is_archive_member),
+            (Look::Squashfs | Look::Sif, _) => false,
+        };
+        let mut whole = Cursor::new(head).chain(reader);
+        if is_root {
+            return Ok(Opened::Root(Box::new(whole)));
+        }
+        let file = spool::keep(&mut whole, (&self.from, self.spool))?;
+        self.file(Arc::new(file))
+    }
+
+    /// Refuses content of another format than asked for.
+    fn check(&self, possible: &[Format], found: &str) -> Result<(), LoadError> {
+        match self.format {
+            Some(format) if !possible.contains(&format) => Err(self.not(found)),
+            _ => Ok(()),
+        }
+    }
+
+    fn not(&self, found: &str) -> LoadError {
+        let expected = self.format.unwrap_or(Format::OciDirectory);
+        LoadError::Format { from: self.from.clone(), expected, found: found.to_owned() }
+    }
+
+    fn unknown(&self, found: &str) -> LoadError {
+        LoadError::Unknown { from: self.from.clone(), found: found.to_owned() }
+    }
+
+    fn unreadable(&self, source: io::Error) -> LoadError {
+        LoadError::Read { from: self.from.clone(), source }
+    }
+}
+
+fn is_at_start(mut file: &File) -> bool {
+    file.metadata().is_ok_and(|found| found.is_file())
+        && io::Seek::stream_position(&mut file).is_ok_and(|position| position == 0)
+}
+
+/// Counts what is read.
+struct Counted {
+    inner: Box<dyn Read + Send>,
+    read: Arc<AtomicU64>,
+}
+
+impl Read for Counted {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.read.fetch_add(count as u64, Ordering::Relaxed);
+        Ok(count)
+    }
+}
+
+/// Fails when a compressed stream inflates to far more than any image does: archives of images
+/// reach a few dozen times their size, gzip alone can do 1032.
+struct Bounded {
+    inner: Box<dyn Read + Send>,
+    from: String,
+    /// Bytes that came out, and that went in.
+    bytes: u64,
+    read: Arc<AtomicU64>,
+}
+
+impl Read for Bounded {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.bytes += count as u64;
+        if is_bomb(self.bytes, self.read.load(Ordering::Relaxed)) {
+            let error = LoadError::Bomb { from: self.from.clone(), ratio: RATIO_MAX };
+            return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+        }
+        Ok(count)
+    }
+}
+
+/// Whether `bytes` are too many to come from `read` ones.
+fn is_bomb(bytes: u64, read: u64) -> bool {
+    bytes > BOMB_FREE_BYTES && bytes / RATIO_MAX > read
+}
+
+/// The name of the first member that says something: not the root, not a hidden file.
+fn first_name(head: &[u8]) -> Option<String> {
+    let mut archive = Archive::new(head);
+    while let Ok(Some(entry)) = archive.next_entry() {
+        let name = String::from_utf8_lossy(&entry.path).into_owned();
+        let name = name.trim_start_matches("./").trim_start_matches('/');
+        if !name.is_empty() && name != "." && !name.starts_with('.') {
+            return Some(name.to_owned());
+        }
+    }
+    None
+}
+
+fn read_head(file: &File, head: &mut [u8]) -> io::Result<usize> {
+    let mut length = 0;
+    while length < head.len() {
+        match file.read_at(&mut head[length..], length as u64) {
+            Ok(0) => break,
+            Ok(count) => length += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_that_inflates_without_end_is_a_bomb() {
+        let gigabyte = 1 << 30;
+        for (bytes, read, want) in [
+            (gigabyte, 1000, false),
+            (gigabyte + 1, 1000, true),
+            (30 * gigabyte, 10 * gigabyte, false),
+            (30 * gigabyte, gigabyte / 10, true),
+        ] {
+            assert_eq!(is_bomb(bytes, read), want, "{bytes} from {read}");
+        }
+    }
+
+    #[test]
+    fn a_bomb_is_no_stream_to_be_read_on() {
+        let read = Arc::new(AtomicU64::new(1));
+        let inner = Box::new(io::repeat(0));
+        let mut bomb = Bounded { inner, from: "x".to_owned(), bytes: BOMB_FREE_BYTES, read };
+        let error = bomb.read(&mut [0; 512]).unwrap_err();
+        assert_eq!(error.to_string(), "`x` inflates to more than 200 times its size: refused");
+    }
+}
