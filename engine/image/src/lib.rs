@@ -8,16 +8,18 @@ mod export;
 mod fetch;
 mod file;
 mod flow;
+mod keeper;
 mod observer;
 mod pull;
 mod remove;
 mod source;
 mod stores;
+mod turn;
 
-pub use error::ImageError;
+pub use error::{ImageError, Reported};
 pub use export::{export, unpack};
 pub use file::{ImageFile, Target};
-pub use observer::{LayerSize, Observer, Origin, Progress, Silent};
+pub use observer::{LayerSize, Observer, Origin, Other, Progress, Silent};
 pub use pull::{PARALLEL_DEFAULT, PullSettings, Pulled, pull};
 pub use remove::{Extent, Removed, remove};
 pub use source::Source;
@@ -26,5 +28,6 @@ pub use stores::{Found, Stores};
 pub use sarus_registry as registry;
 pub use sarus_squash as squash;
 pub use sarus_store::{
-    Image, Listing, METADATA_VERSION, Metadata, Name, Removal, Store, StoreError,
+    Image, Kind, Listing, METADATA_VERSION, Metadata, Name, Prunable, Pruned, Removal, Store,
+    StoreError, Verified,
 };

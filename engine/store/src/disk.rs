@@ -15,18 +15,25 @@ const STALE_RETRIES: usize = 3;
 
 /// Reads a file whole, refusing one longer than `limit` bytes. None when there is none.
 pub(crate) fn read_small(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, StoreError> {
+    match retry_stale(|| read_once(path, limit)) {
+        Err(StoreError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            Ok(None)
+        }
+        other => other.map(Some),
+    }
+}
+
+/// Opening a path anew finds the file that replaced the stale one.
+fn retry_stale<T>(mut read: impl FnMut() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    let is_stale = |error: &StoreError| match error {
+        StoreError::Read { source, .. } => Errno::from_io_error(source) == Some(Errno::STALE),
+        _ => false,
+    };
     let mut tries = 0;
     loop {
-        match read_once(path, limit) {
-            Err(StoreError::Read { source, .. })
-                if Errno::from_io_error(&source) == Some(Errno::STALE) && tries < STALE_RETRIES =>
-            {
-                tries += 1;
-            }
-            Err(StoreError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                return Ok(None);
-            }
-            other => return other.map(Some),
+        match read() {
+            Err(error) if is_stale(&error) && tries < STALE_RETRIES => tries += 1,
+            other => return other,
         }
     }
 }
@@ -37,11 +44,18 @@ fn read_once(path: &Path, limit: u64) -> Result<Vec<u8>, StoreError> {
     if bytes > limit {
         return Err(StoreError::TooLong { path: path.to_owned(), bytes, limit });
     }
-    let mut content = Vec::with_capacity(usize::try_from(bytes).unwrap_or(0));
-    Read::by_ref(&mut file)
-        .take(limit)
-        .read_to_end(&mut content)
-        .map_err(StoreError::read(path))?;
+    let mut content = vec![0; usize::try_from(bytes).unwrap_or(0)];
+    let mut filled = 0;
+    // Files of a store are replaced as a whole and do not grow: no read that only finds the end.
+    while filled < content.len() {
+        match file.read(&mut content[filled..]) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(StoreError::read(path)(error)),
+        }
+    }
+    content.truncate(filled);
     Ok(content)
 }
 
@@ -50,15 +64,40 @@ struct Versioned {
     version: u32,
 }
 
-/// Parses a JSON file of the store: the version first, so that a newer file is called that.
-pub(crate) fn parse<T: DeserializeOwned>(path: &Path, json: &[u8]) -> Result<T, StoreError> {
+/// Parses a JSON file of the store. One that cannot be parsed and has a newer version is called
+/// that, and not damaged.
+pub(crate) fn parse<T: DeserializeOwned + HasVersion>(
+    path: &Path,
+    json: &[u8],
+) -> Result<T, StoreError> {
     let damaged = |source| StoreError::Damaged { path: path.to_owned(), source };
-    let Versioned { version } = serde_json::from_slice(json).map_err(damaged)?;
+    let parsed = serde_json::from_slice::<T>(json);
+    let given = match &parsed {
+        Ok(parsed) => parsed.version(),
+        Err(_) => serde_json::from_slice::<Versioned>(json).map_err(damaged)?.version,
+    };
     let known = crate::METADATA_VERSION;
-    if version > known {
-        return Err(StoreError::Newer { path: path.to_owned(), given: version, known });
+    if given > known {
+        return Err(StoreError::Newer { path: path.to_owned(), given, known });
     }
-    serde_json::from_slice(json).map_err(damaged)
+    parsed.map_err(damaged)
+}
+
+/// What a JSON file of the store holds.
+pub(crate) trait HasVersion {
+    fn version(&self) -> u32;
+}
+
+impl HasVersion for crate::Metadata {
+    fn version(&self) -> u32 {
+        self.version
+    }
+}
+
+impl HasVersion for crate::Name {
+    fn version(&self) -> u32 {
+        self.version
+    }
 }
 
 /// JSON as the store writes it: indented, for people, with a newline at the end.
@@ -72,6 +111,20 @@ pub(crate) fn to_json<T: serde::Serialize>(path: &Path, value: &T) -> Result<Vec
 /// Makes a directory and those above it, with `mode` and the umask; content where it is there.
 pub(crate) fn make_directory(path: &Path, mode: u32) -> Result<(), StoreError> {
     DirBuilder::new().recursive(true).mode(mode).create(path).map_err(StoreError::create(path))
+}
+
+/// [`make_directory`], such that it lasts through a power cut. Nothing is written where it is
+/// there.
+pub(crate) fn make_lasting_directory(path: &Path, mode: u32) -> Result<(), StoreError> {
+    let missing: Vec<&Path> = path.ancestors().take_while(|above| !above.exists()).collect();
+    make_directory(path, mode)?;
+    for parent in missing.iter().rev().filter_map(|made| made.parent()) {
+        // A directory that may be passed but not read, as `/home` may be, cannot be synchronised.
+        if let Err(error) = sync_directory(parent) {
+            log::debug!("a power cut may undo what was made there: {error}");
+        }
+    }
+    Ok(())
 }
 
 /// Makes a new file for reading and writing; never follows or truncates one that is there.
@@ -143,4 +196,49 @@ pub(crate) fn list(path: &Path) -> Result<Vec<String>, StoreError> {
     }
     names.sort();
     Ok(names)
+}
+
+/// [`list`]; empty also for what is no directory.
+pub(crate) fn list_if_directory(directory: &Path) -> Result<Vec<String>, StoreError> {
+    match list(directory) {
+        Err(StoreError::Read { source, .. }) if source.kind() == io::ErrorKind::NotADirectory => {
+            Ok(Vec::new())
+        }
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_read_of_a_file_that_was_replaced_meanwhile_is_repeated_but_not_for_ever() {
+        let path = Path::new("/store/names/x");
+        let stale = || StoreError::read(path)(Errno::STALE.into());
+        let mut left = STALE_RETRIES;
+        let read = retry_stale(|| match left.checked_sub(1) {
+            Some(fewer) => {
+                left = fewer;
+                Err(stale())
+            }
+            None => Ok("new"),
+        });
+        assert_eq!(read.unwrap(), "new");
+
+        let mut tries = 0;
+        let read = retry_stale::<()>(|| {
+            tries += 1;
+            Err(stale())
+        });
+        assert!(read.unwrap_err().hint().is_some_and(|hint| hint.contains("run the command")));
+        assert_eq!(tries, STALE_RETRIES + 1);
+
+        let mut tries = 0;
+        let read = retry_stale::<()>(|| {
+            tries += 1;
+            Err(StoreError::read(path)(Errno::IO.into()))
+        });
+        assert!(read.is_err() && tries == 1, "nothing else is repeated");
+    }
 }

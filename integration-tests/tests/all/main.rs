@@ -31,6 +31,7 @@ mod install;
 mod life_cycle;
 mod privilege;
 mod pull;
+mod pull_bounds;
 mod registries;
 mod run;
 mod run_options;
