@@ -21,7 +21,6 @@ use crate::decompress::{self, Format};
 use crate::merge::{ContentSink, MergeError, Merger};
 use crate::settings::Settings;
 use crate::tar::{Archive, TarError};
-use crate::timing::{Times, thread_time};
 use crate::tree::{ContentId, Tree};
 use crate::writer::{WriteError, Writer};
 use chunks::{Chunks, Message, Stream};
@@ -62,10 +61,6 @@ pub struct Converted {
     pub entries: u64,
     /// Bytes of file data in all layers, holes included.
     pub unpacked_bytes: u64,
-    /// Bytes of all tar streams.
-    pub tar_bytes: u64,
-    /// Where the time went.
-    pub times: Times,
 }
 
 /// A tree merged from layers, and where its data went.
@@ -79,10 +74,6 @@ pub struct Merged<S> {
     pub entries: u64,
     /// Bytes of file data in all layers, holes included.
     pub unpacked_bytes: u64,
-    /// Bytes of all tar streams.
-    pub tar_bytes: u64,
-    /// Where the time went; what the sink does on other threads is not in it.
-    pub times: Times,
 }
 
 /// Merges layers, oldest first, into a squashfs file. The same layers and settings give the same
@@ -105,16 +96,12 @@ where
 {
     let writer = Writer::new(output, settings)?;
     let merged = merge_layers(layers, writer, settings.time, progress)?;
-    let before = thread_time();
     let written = merged.sink.finish(&merged.tree)?;
-    let finishing = thread_time() - before;
     Ok(Converted {
         bytes: written.bytes,
         ids: written.ids,
         entries: merged.entries,
         unpacked_bytes: merged.unpacked_bytes,
-        tar_bytes: merged.tar_bytes,
-        times: Times { compressing: written.compressing, finishing, ..merged.times },
     })
 }
 
@@ -141,14 +128,9 @@ where
             let merger = Merger::new(sink, time);
             merge_all(merger, Stream::new(messages, empties, progress))
         });
-        let before = thread_time();
         let sent = inflate_all(layers, &chunks);
-        let inflating = thread_time() - before;
         drop(chunks);
-        let mut merged = merging.join().unwrap_or_else(|panic| resume_unwind(panic));
-        if let Ok(merged) = &mut merged {
-            merged.times.inflating = inflating;
-        }
+        let merged = merging.join().unwrap_or_else(|panic| resume_unwind(panic));
         match (sent, merged) {
             // The merging thread has seen all that came before this error, and found it good.
             (Err(error), Err(ConvertError::Abandoned)) => Err(error),
@@ -188,7 +170,7 @@ where
     S: ContentSink,
     ConvertError: From<S::Error>,
 {
-    let (mut total, mut tar_bytes) = (0, 0);
+    let mut total = 0;
     while let Some((name, format)) = stream.next_layer()? {
         merger.begin_layer();
         let count = Cell::new(0);
@@ -199,12 +181,10 @@ where
             return Err(fault.named(name, format, count.get()));
         }
         total += count.get();
-        tar_bytes += stream.tar_bytes();
     }
     let unpacked_bytes = merger.unpacked_bytes();
     let (tree, sink) = merger.finish();
-    let times = Times { merging: thread_time(), ..Times::default() };
-    Ok(Merged { tree, sink, entries: total, unpacked_bytes, tar_bytes, times })
+    Ok(Merged { tree, sink, entries: total, unpacked_bytes })
 }
 
 /// What went wrong within a layer.

@@ -12,7 +12,6 @@ mod owners;
 mod reader;
 mod settings;
 pub mod tar;
-mod timing;
 mod tree;
 mod unpack;
 mod writer;
@@ -26,7 +25,6 @@ pub use reader::{
     ReadError, StoredBlock, probe,
 };
 pub use settings::{BLOCK_SIZE_MAX, BLOCK_SIZE_MIN, Compression, CompressionError, Settings};
-pub use timing::{Times, thread_time};
 pub use tree::{ContentId, Kind, Metadata, Node, NodeId, Tree, Xattrs};
 pub use unpack::{UnpackError, UnpackOptions, Unpacked, unpack};
 pub use writer::{WriteError, Writer, Written};

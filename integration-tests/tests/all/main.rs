@@ -31,7 +31,6 @@ mod install;
 mod life_cycle;
 mod privilege;
 mod pull;
-mod pull_bounds;
 mod registries;
 mod run;
 mod run_options;
@@ -41,6 +40,11 @@ mod setuid_attacks;
 mod sharing;
 mod slurm;
 mod slurm_speed;
+mod store_calls;
+mod store_crash;
+mod store_full;
+mod store_kills;
+mod store_shared;
 
 use sarus_integration_tests::{Image, Packed, Registry, Runtime, Session, Who};
 

@@ -51,43 +51,6 @@ fn squashfs(session: &Session) -> BTreeMap<String, String> {
 }
 
 #[test]
-fn a_pull_says_where_its_time_went() {
-    let registry = Registry::start();
-    let session = Session::new(Who::User);
-    session.trust(&[registry.host()]);
-    let reference = registry.push("app:1", &image("content"));
-    let table = session.sarus(["pull", "--timing", &reference]).run();
-    for phase in ["PHASE", "resolve", "download", "inflate", "merge", "compress", "store", "total"]
-    {
-        assert!(table.stderr.contains(phase), "no {phase}: {table}");
-    }
-    assert!(table.ok().contains("sha256:"), "{table}");
-    session.sarus(["rmi", "--force", &reference]).run().ok();
-    let report = session.sarus(["pull", "--quiet", "--timing=json", &reference]).run();
-    let report: serde_json::Value = serde_json::from_str(report.ok()).unwrap();
-    let phase = |name| report["phases"].as_array().unwrap().iter().find(|p| p["name"] == name);
-    let cpu: f64 = report["phases"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|p| p["cpuSeconds"].as_f64().unwrap())
-        .sum();
-    assert!(cpu > 0.0 && report["seconds"].as_f64().unwrap() > 0.0, "{report}");
-    assert!(
-        phase("inflate").unwrap()["bytes"].as_u64().unwrap() >= 1536,
-        "a tar archive: {report}"
-    );
-    assert_eq!(phase("merge").unwrap()["bytes"], "content".len(), "{report}");
-    let again = session.sarus(["pull", "--timing=json", &reference]).run();
-    let again: serde_json::Value = serde_json::from_str(again.ok()).unwrap();
-    assert_eq!(
-        (again["upToDate"].as_bool(), again["phases"].as_array().unwrap().len()),
-        (Some(true), 1),
-        "{again}"
-    );
-}
-
-#[test]
 fn a_tag_a_digest_and_both_name_an_image() {
     let registry = Registry::start();
     let session = Session::new(Who::User);

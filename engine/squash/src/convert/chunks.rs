@@ -140,11 +140,6 @@ impl<'a> Stream<'a> {
         self.state == State::Abandoned
     }
 
-    /// Bytes of the layer so far.
-    pub(super) fn tar_bytes(&self) -> u64 {
-        self.bytes
-    }
-
     pub(super) fn report(&self) {
         let layer = self.layers.saturating_sub(1);
         (self.progress)(Progress { layer, entries: self.merged, bytes: self.bytes });

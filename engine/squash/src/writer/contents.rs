@@ -6,7 +6,6 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::time::Duration;
 
 use super::error::WriteError;
 use super::pool::{Done, Outcome, Pool, Zeros, is_zero};
@@ -172,9 +171,8 @@ impl Contents {
         Ok(ContentId(u32::try_from(content).unwrap_or(u32::MAX)))
     }
 
-    /// Waits for all blocks, and ends the threads; the list is complete then. The time of processors
-    /// that the threads took.
-    pub(super) fn complete(&mut self) -> Result<Duration, WriteError> {
+    /// Waits for all blocks; the list is complete then, and the threads may go.
+    pub(super) fn complete(&mut self) -> Result<(), WriteError> {
         if self.is_open {
             return Err(WriteError::Order("a file is open still"));
         }
@@ -182,7 +180,7 @@ impl Contents {
         while let Some(done) = self.pool.take()? {
             self.store(done)?;
         }
-        Ok(self.pool.end())
+        Ok(())
     }
 
     /// Accounts for bytes that the open file gets.

@@ -25,7 +25,6 @@ mod xattrs;
 
 use std::fmt;
 use std::fs::File;
-use std::time::Duration;
 
 pub use error::WriteError;
 
@@ -51,8 +50,6 @@ pub struct Written {
     pub ids: Vec<u32>,
     /// Inodes in the image: names minus additional hard links.
     pub inodes: u32,
-    /// Time of processors that compressing blocks took, on all threads together.
-    pub compressing: Duration,
 }
 
 impl fmt::Debug for Writer {
@@ -129,7 +126,7 @@ impl Writer {
     /// The tree is not one, or has what squashfs or the kernel cannot hold; the output cannot be
     /// written.
     pub fn finish(mut self, tree: &Tree) -> Result<Written, WriteError> {
-        let compressing = self.contents.complete()?;
+        self.contents.complete()?;
         let order = Order::of(tree, self.contents.list.len())?;
         let start = tables::data_start(self.settings.compression);
         squeeze::squeeze(&mut self.contents, &order.live, start)?;
@@ -138,6 +135,6 @@ impl Writer {
         let ids = inodes.owners.ids.clone();
         let count = order.inodes;
         let bytes = tables::write_tables(&self.contents, inodes, (root, count), &self.settings)?;
-        Ok(Written { bytes, ids, inodes: count, compressing })
+        Ok(Written { bytes, ids, inodes: count })
     }
 }

@@ -7,14 +7,12 @@ use std::collections::VecDeque;
 use std::io;
 use std::num::NonZeroUsize;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::compress::BlockCompressor;
 use super::error::WriteError;
 use crate::settings::Settings;
-use crate::timing::thread_time;
 
 /// Blocks under way for each thread: enough that none waits while the caller is busy elsewhere.
 const BACKLOG_PER_THREAD: usize = 8;
@@ -80,7 +78,7 @@ struct Slot<T> {
 pub(super) struct Pool<T> {
     jobs: Option<Sender<Job>>,
     finished: Receiver<Finished>,
-    threads: Vec<JoinHandle<Duration>>,
+    threads: Vec<JoinHandle<()>>,
     /// Blocks under way, oldest first.
     slots: VecDeque<Slot<T>>,
     /// Sequence number of the oldest.
@@ -166,18 +164,6 @@ impl<T> Pool<T> {
         }
     }
 
-    /// Ends the threads; the time of processors that they took.
-    pub(super) fn end(&mut self) -> Duration {
-        self.jobs = None;
-        let ended = self.threads.drain(..).map(|thread| {
-            thread.join().unwrap_or_else(|_panic| {
-                log::debug!("a thread for compression has panicked");
-                Duration::ZERO
-            })
-        });
-        ended.sum()
-    }
-
     fn put(&mut self, finished: Finished) {
         let place = usize::try_from(finished.0.sequence - self.oldest).unwrap_or(usize::MAX);
         if let Some(slot) = self.slots.get_mut(place) {
@@ -188,7 +174,12 @@ impl<T> Pool<T> {
 
 impl<T> Drop for Pool<T> {
     fn drop(&mut self) {
-        self.end();
+        self.jobs = None;
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                log::debug!("a thread for compression has panicked");
+            }
+        }
     }
 }
 
@@ -201,7 +192,7 @@ fn start(
     settings: &Settings,
     incoming: &Receiver<Job>,
     outgoing: &Sender<Finished>,
-) -> Result<Vec<JoinHandle<Duration>>, WriteError> {
+) -> Result<Vec<JoinHandle<()>>, WriteError> {
     (0..settings.threads.get())
         .map(|number| {
             let (incoming, outgoing) = (incoming.clone(), outgoing.clone());
@@ -215,12 +206,8 @@ fn start(
         .collect()
 }
 
-/// A thread: until there are no more jobs, or nobody wants the results. Its time of processors.
-fn work(
-    compressor: &mut BlockCompressor,
-    jobs: &Receiver<Job>,
-    results: &Sender<Finished>,
-) -> Duration {
+/// A thread: until there are no more jobs, or nobody wants the results.
+fn work(compressor: &mut BlockCompressor, jobs: &Receiver<Job>, results: &Sender<Finished>) {
     for mut job in jobs {
         let outcome = if job.zeros == Zeros::AreHoles && is_zero(&job.input) {
             Ok(Outcome::Hole)
@@ -231,10 +218,9 @@ fn work(
             })
         };
         if results.send((job, outcome)).is_err() {
-            break;
+            return;
         }
     }
-    thread_time()
 }
 
 /// Whether there is nothing but zeros.
