@@ -301,7 +301,7 @@ fn a_store_that_is_not_there_is_an_empty_one_and_stays_so() {
 
 #[test]
 fn a_thousand_images_are_listed_in_order() {
-    let place = Place::new();
+    let place = Place::in_memory();
     for number in 0..1000 {
         place.add_named(&digest(number), &format!("images/number:{number:04}"));
     }
