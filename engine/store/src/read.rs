@@ -146,7 +146,7 @@ impl Store {
     ///
     /// A directory that cannot be read.
     pub fn list(&self) -> Result<Listing, StoreError> {
-        Ok(self.list_surveyed(self.survey()?))
+        Ok(self.list_surveyed(self.survey_for_list()?))
     }
 
     /// The listing of what was seen by [`Store::survey`].

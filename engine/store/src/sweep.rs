@@ -17,7 +17,8 @@ use crate::{Listing, Name, Owner, Store, StoreError, spread};
 /// Names and marks of a store at one time.
 #[derive(Debug, Default)]
 pub(crate) struct Survey {
-    /// The directories of images, and when those that are marked lost their last name.
+    /// The directories of images, and when those that are marked lost their last name. Of those
+    /// that have one, [`Store::survey`] alone looks at the mark.
     pub(crate) images: Vec<(Digest, Option<SystemTime>)>,
     /// The names that can be read.
     pub(crate) names: Vec<Name>,
@@ -64,7 +65,7 @@ impl Store {
     ///
     /// A directory that cannot be read.
     pub fn sweep_and_list(&self, grace: Duration) -> Result<Listing, StoreError> {
-        let survey = self.survey()?;
+        let survey = self.survey_for_list()?;
         if !self.is_read_only() {
             let swept = self.sweep_temporaries().and_then(|()| self.collect(&survey, grace));
             if let Err(error) = swept {
@@ -100,14 +101,38 @@ impl Store {
 
     /// Looks at marks, then at names.
     pub(crate) fn survey(&self) -> Result<Survey, StoreError> {
+        let digests = self.digests()?;
+        let images = spread::map(&digests, |digest| (digest.clone(), self.marked(digest)));
+        let mut survey = Survey { images, ..Survey::default() };
+        self.survey_names(&mut survey)?;
+        Ok(survey)
+    }
+
+    /// Looks at names, then at images and the marks of those without a name: for lists, in which
+    /// each name read has its image. A name that is given in between is seen when the image has
+    /// been moved aside to be deleted.
+    pub(crate) fn survey_for_list(&self) -> Result<Survey, StoreError> {
         let mut survey = Survey::default();
-        let images = list(&self.images_directory())?;
-        let digests: Vec<Digest> =
-            images.iter().filter_map(|name| parse_digest_name(name)).collect();
+        self.survey_names(&mut survey)?;
+        let digests = self.digests()?;
         survey.images = spread::map(&digests, |digest| {
-            let mark = std::fs::metadata(self.image_directory(digest).join(REMOVED));
-            (digest.clone(), mark.ok().map(|mark| mark.modified().unwrap_or(UNIX_EPOCH)))
+            let has_name = survey.named.contains(digest);
+            (digest.clone(), if has_name { None } else { self.marked(digest) })
         });
+        Ok(survey)
+    }
+
+    fn digests(&self) -> Result<Vec<Digest>, StoreError> {
+        let images = list(&self.images_directory())?;
+        Ok(images.iter().filter_map(|name| parse_digest_name(name)).collect())
+    }
+
+    fn marked(&self, digest: &Digest) -> Option<SystemTime> {
+        let mark = std::fs::metadata(self.image_directory(digest).join(REMOVED));
+        mark.ok().map(|mark| mark.modified().unwrap_or(UNIX_EPOCH))
+    }
+
+    fn survey_names(&self, survey: &mut Survey) -> Result<(), StoreError> {
         let references = list(&self.names_directory())?;
         for names in spread::map(&references, |reference| self.names_of(reference)) {
             for name in names? {
@@ -124,7 +149,7 @@ impl Store {
             }
         }
         survey.names.sort_by(|a, b| (&a.reference, &a.platform).cmp(&(&b.reference, &b.platform)));
-        Ok(survey)
+        Ok(())
     }
 
     /// The names in one directory of [`Store::names_directory`], each read or the reason why not.
@@ -140,7 +165,10 @@ impl Store {
     pub(crate) fn collect(&self, survey: &Survey, grace: Duration) -> Result<(), StoreError> {
         for (digest, mark) in &survey.images {
             match mark {
-                None if !survey.is_named(digest) => self.mark(digest)?,
+                // Looked at once more, since a name may have been given after the survey.
+                None if !survey.is_named(digest) && !self.has_name(digest)? => {
+                    self.mark(digest)?;
+                }
                 Some(mark) if age(*mark) >= grace && survey.is_named(digest) => {
                     remove_file(&self.image_directory(digest).join(REMOVED))?;
                 }

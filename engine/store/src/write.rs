@@ -127,7 +127,7 @@ impl Store {
 
     /// Whether a name points at the image. One that cannot be read (a newer version's, another
     /// user's) counts as one that may; a damaged one points nowhere.
-    fn has_name(&self, digest: &Digest) -> Result<bool, StoreError> {
+    pub(crate) fn has_name(&self, digest: &Digest) -> Result<bool, StoreError> {
         for path in self.name_paths()? {
             match self.read_name(&path) {
                 Ok(Some(name)) if name.digest == *digest => return Ok(true),
