@@ -77,10 +77,12 @@ impl Registry {
             directory.display()
         );
         fs_err::write(&configuration, text).expect("a file");
+        let access_log =
+            fs_err::File::create(directory.join("access.log")).expect("a file").into_parts().0;
         let mut child = Command::new("docker-registry")
             .arg("serve")
             .arg(&configuration)
-            .stdout(Stdio::null())
+            .stdout(access_log)
             .stderr(Stdio::piped())
             .spawn()
             .expect("docker-registry is installed");
@@ -97,6 +99,19 @@ impl Registry {
     /// The certificate of the authority that signed the registry's.
     pub fn authority(&self) -> PathBuf {
         self.directory.join("ca.crt")
+    }
+
+    /// The digest of each blob that was sent whole or in part, as its log says: one for each
+    /// request.
+    pub fn sent_blobs(&self) -> Vec<String> {
+        let log = fs_err::read_to_string(self.directory.join("access.log")).expect("a log");
+        log.lines()
+            .filter_map(|line| {
+                let (path, status) = line.split_once("\"GET ")?.1.split_once(" HTTP/1.1\" 20")?;
+                let digest = path.split_once("/blobs/")?.1;
+                status.starts_with(['0', '6']).then(|| digest.to_owned())
+            })
+            .collect()
     }
 
     /// Uploads an image and names it; returns the reference `HOST/NAME`.

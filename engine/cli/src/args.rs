@@ -54,6 +54,8 @@ pub enum Command {
     Images(ImagesArgs),
     /// Remove images
     Rmi(RmiArgs),
+    /// Free what is not needed: cached layers, leftovers, images without a name
+    Prune(PruneArgs),
     /// Show all that is known of images, as JSON
     Inspect(InspectArgs),
     /// Write an image to a squashfs file, with the owners that it has in the registry
@@ -398,6 +400,25 @@ pub struct RmiArgs {
     pub force: bool,
     #[command(flatten)]
     pub place: PlaceArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct PruneArgs {
+    /// Change nothing: show what would be freed
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Remove also every image that none of your containers on this node uses; its file stays for
+    /// the grace period, for jobs elsewhere
+    #[arg(short, long)]
+    pub all: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    pub force: bool,
+    /// How to print
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    pub format: Format,
+    #[command(flatten)]
+    pub store: StoreArgs,
 }
 
 #[derive(Debug, Args)]

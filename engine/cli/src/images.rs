@@ -70,8 +70,7 @@ pub(crate) fn images(args: &ImagesArgs) -> Result<(), CliError> {
     let settings = Settings::load()?;
     let mut lines = Vec::new();
     for store in settings.stores(args.store.centralized_repository)?.iter() {
-        tidy(store, settings.config.removal_grace);
-        lines.extend(lines_of(store)?);
+        lines.extend(lines_of(store, settings.config.removal_grace)?);
     }
     if args.quiet {
         return output::text(&ids(&lines, args.no_trunc));
@@ -85,8 +84,9 @@ pub(crate) fn images(args: &ImagesArgs) -> Result<(), CliError> {
     }
 }
 
-fn lines_of(store: &Store) -> Result<Vec<Line>, CliError> {
-    let listing = store.list().map_err(sarus_image::ImageError::from)?;
+/// The lines of a store, which is tidied where it can be written.
+fn lines_of(store: &Store, grace: Duration) -> Result<Vec<Line>, CliError> {
+    let listing = store.sweep_and_list(grace).map_err(sarus_image::ImageError::from)?;
     for damage in &listing.damaged {
         to_stderr(&format!("warning: {damage}\n"));
     }
@@ -177,7 +177,8 @@ fn removal_lines(removed: &Removed) -> String {
     names.chain(image).collect()
 }
 
-fn duration(time: Duration) -> String {
+/// A grace period for people.
+pub(crate) fn duration(time: Duration) -> String {
     let hours = time.as_secs().div_ceil(3600);
     match hours {
         0..48 => format!("{hours} h"),

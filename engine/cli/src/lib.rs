@@ -18,6 +18,7 @@ pub mod output;
 pub mod parse_error;
 pub mod plan;
 mod progress;
+mod prune;
 mod pull;
 mod run;
 pub mod running;
@@ -75,6 +76,7 @@ fn execute(arguments: Arguments) -> Result<(), CliError> {
         Command::Exec(args) => running::exec(&args, arguments.verbosity),
         Command::Images(args) => images::images(&args),
         Command::Rmi(args) => images::rmi(&args),
+        Command::Prune(args) => prune::prune(&args),
         Command::Inspect(args) => images::inspect(&args),
         Command::Hooks(args) => hooks::hooks(&args),
         Command::SshKeygen(args) => ssh_keygen::ssh_keygen(&args),

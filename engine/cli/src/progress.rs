@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use sarus_image::{Image, LayerSize, Observer, Origin, Pulled};
+use sarus_image::{Image, LayerSize, Observer, Origin, Other, Pulled};
 
 use crate::output::{short_id, size};
 use crate::to_stderr;
@@ -54,6 +54,13 @@ struct State {
     total_bar: Option<ProgressBar>,
     conversion_bar: Option<ProgressBar>,
     last_line: Option<(Instant, u64)>,
+    waiting: Option<Waiting>,
+}
+
+/// Another process that pulls the image.
+struct Waiting {
+    other: Other,
+    bar: Option<ProgressBar>,
 }
 
 struct LayerState {
@@ -105,7 +112,11 @@ impl Progress {
         }
         let name = &self.name;
         if up_to_date {
-            to_stderr(&format!("{name}: up to date\n"));
+            let text = match &self.lock().waiting {
+                Some(waiting) => format!("pulled by {}", waiting.other),
+                None => "up to date".to_owned(),
+            };
+            to_stderr(&format!("{name}: {text}\n"));
             return;
         }
         let conversion = &image.metadata.conversion;
@@ -126,6 +137,9 @@ impl Progress {
         }
         state.total_bar = None;
         state.conversion_bar = None;
+        if let Some(waiting) = &mut state.waiting {
+            waiting.bar = None;
+        }
         drop(state);
         if let Err(error) = self.bars.clear() {
             log::debug!("the bars stay: {error}");
@@ -174,12 +188,35 @@ impl Progress {
         to_stderr(&format!("{text}\n"));
     }
 
+    /// Whom a pull waits for, and how far that one is: at once, then as [`Progress::plain`] does.
+    fn plain_waiting(&self, state: &mut State, other: &Other, is_new: bool) {
+        if !is_new {
+            let Some((time, shown)) = state.last_line else { return };
+            let is_tenth = other.fetched.saturating_sub(shown) >= (other.total / 10).max(1);
+            let waited = time.elapsed();
+            if waited < PACE_FAST || (waited < PACE_SLOW && !is_tenth) {
+                return;
+            }
+        }
+        state.last_line = Some((Instant::now(), other.fetched));
+        to_stderr(&format!("{}: waiting for {}\n", self.name, waited_for(other)));
+    }
+
     fn bar(&self, length: u64, template: &str) -> ProgressBar {
         let style = ProgressStyle::with_template(template)
             .unwrap_or_else(|_fixed| ProgressStyle::default_bar())
             .progress_chars("=> ");
         ProgressBar::new(length).with_style(style)
     }
+}
+
+/// `process 4711 on node17, which pulls it: 23MB of 470MB`
+fn waited_for(other: &Other) -> String {
+    let progress = match other.total {
+        0 => String::new(),
+        total => format!(": {} of {}", size(other.fetched), size(total)),
+    };
+    format!("{other}, which pulls it{progress}")
 }
 
 /// Whole seconds until the rest is there, at the pace so far.
@@ -275,6 +312,37 @@ impl Observer for Progress {
                 }
             }
         }
+    }
+
+    fn waiting(&self, other: &Other) {
+        let mut state = self.lock();
+        let is_new = state.waiting.as_ref().is_none_or(|waiting| {
+            (&waiting.other.host, waiting.other.pid) != (&other.host, other.pid)
+        });
+        let bar = state.waiting.take().and_then(|waiting| waiting.bar);
+        state.waiting = Some(Waiting { other: other.clone(), bar });
+        match self.style {
+            Style::Quiet if is_new => log::info!("waiting for {}", waited_for(other)),
+            Style::Quiet => {}
+            Style::Plain => self.plain_waiting(&mut state, other, is_new),
+            Style::Bars => {
+                let Some(waiting) = &mut state.waiting else { return };
+                let bar = waiting.bar.get_or_insert_with(|| {
+                    let bar = self.bar(0, "{prefix:12} {msg}").with_prefix("waiting");
+                    self.bars.add(bar)
+                });
+                bar.set_message(format!("for {}", waited_for(other)));
+            }
+        }
+    }
+
+    fn taking_over(&self, other: &Other) {
+        let mut state = self.lock();
+        if let Some(Waiting { bar: Some(bar), .. }) = state.waiting.take() {
+            bar.finish_and_clear();
+        }
+        drop(state);
+        self.say(&format!("{other} died or stands still: going on with its pull"));
     }
 
     fn storing(&self) {

@@ -208,7 +208,7 @@ fn find<'r>(records: &'r [Record], id: &str) -> Result<&'r Record, CliError> {
 
 /// The records of the caller's containers, by time. Processes that cannot be looked into are not
 /// the caller's.
-fn records() -> Vec<Record> {
+pub(crate) fn records() -> Vec<Record> {
     let uid = rustix::process::getuid().as_raw();
     let entries = std::fs::read_dir("/proc").into_iter().flatten().map_while(Result::ok);
     let own = entries.filter(|entry| entry.metadata().is_ok_and(|found| found.uid() == uid));

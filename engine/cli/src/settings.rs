@@ -58,7 +58,8 @@ impl Settings {
         Ok(Self { config, own_store })
     }
 
-    /// The stores to look images up in: the site's alone, or the user's and then the site's.
+    /// The stores to look images up in: the site's alone, or the user's, then the site's, then
+    /// the additional ones.
     ///
     /// # Errors
     ///
@@ -68,7 +69,10 @@ impl Settings {
         match (centralized, site) {
             (true, Some(site)) => Ok(Stores::new(site, None)),
             (true, None) => Err(CliError::NoSiteStore),
-            (false, site) => Ok(Stores::new(Store::open(&self.own_store), site)),
+            (false, site) => {
+                let additional = self.config.additional_stores.iter().map(Store::open_read_only);
+                Ok(Stores::new(Store::open(&self.own_store), site.into_iter().chain(additional)))
+            }
         }
     }
 

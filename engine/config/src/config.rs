@@ -29,6 +29,8 @@ pub struct Config {
     pub local_repository_base_dir: Option<PathBuf>,
     /// `centralizedRepositoryDir`: the site's store.
     pub centralized_repository_dir: Option<PathBuf>,
+    /// `additionalStores`: stores that are only read, after the caller's own and the site's.
+    pub additional_stores: Vec<PathBuf>,
     /// `squashfs`: how images are written.
     pub squashfs: Squashfs,
     /// `imageMount`: how images are mounted.
@@ -85,6 +87,7 @@ impl Default for Config {
             store_dir: None,
             local_repository_base_dir: None,
             centralized_repository_dir: None,
+            additional_stores: Vec::new(),
             squashfs: Squashfs::default(),
             image_mount: ImageMount::Auto,
             kernel_images: KernelImages::Store,

@@ -20,6 +20,7 @@ pub const KEYS: KeyTable = &[
             "storeDir",
             "localRepositoryBaseDir",
             "centralizedRepositoryDir",
+            "additionalStores",
             "blobCacheSize",
             "removalGrace",
             "squashfs",

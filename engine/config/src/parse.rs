@@ -128,6 +128,10 @@ impl Reader<'_> {
             "containersHooks" => config.containers_hooks = field.boolean()?,
             "runtime" => config.runtime = runtime(field)?,
             "hooksDir" => self.hooks_dir(field)?,
+            "additionalStores" => {
+                let stores = field.list_of(Field::absolute)?;
+                self.config.additional_stores.extend(stores);
+            }
             "blobCacheSize" => config.blob_cache_size = field.size()?,
             "removalGrace" => config.removal_grace = field.seconds(0)?,
             "squashfs" => squashfs(&mut config.squashfs, field)?,

@@ -1,5 +1,6 @@
 //! Why a use case on images failed.
 
+use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 
@@ -8,7 +9,7 @@ use sarus_registry::RegistryError;
 use sarus_squash::{ConvertError, OwnersError, ReadError, UnpackError};
 use sarus_store::StoreError;
 
-use crate::LoadError;
+use crate::{LoadError, Other};
 
 /// Why an operation on images failed. The store is as it was before.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +41,17 @@ pub enum ImageError {
         /// Why.
         #[source]
         source: ConvertError,
+    },
+    /// Another process pulled the image for this one, and could not.
+    #[error("the pull of `{image}` that was waited for, by {other}, failed")]
+    Elsewhere {
+        /// The image.
+        image: String,
+        /// Who pulled it.
+        other: Other,
+        /// What it said.
+        #[source]
+        source: Reported,
     },
     /// No further descriptor could be had.
     #[error("cannot open the image's file a second time")]
@@ -148,7 +160,33 @@ pub enum ImageError {
     },
 }
 
+/// An error as another process wrote it down.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Reported(pub String);
+
 impl ImageError {
+    /// The error and its causes in one line.
+    pub(crate) fn in_one_line(&self) -> String {
+        let mut line = self.to_string();
+        let mut source = self.source();
+        while let Some(cause) = source {
+            line.push_str(": ");
+            line.push_str(&cause.to_string());
+            source = cause.source();
+        }
+        line
+    }
+
+    /// Whether another process, on another node, would fail in the same way.
+    pub(crate) fn is_everywhere(&self) -> bool {
+        match self {
+            Self::Config { .. } | Self::Convert { .. } => true,
+            Self::Store(error) => error.is_full(),
+            _ => false,
+        }
+    }
+
     /// What the user can do.
     pub fn hint(&self) -> Option<String> {
         match self {
@@ -158,6 +196,7 @@ impl ImageError {
             Self::Load(error) => error.hint(),
             Self::Config { source, .. } => source.hint(),
             Self::Convert { source, .. } => source.hint(),
+            Self::Elsewhere { .. } => Some("run the command again to try it from here".to_owned()),
             Self::Duplicate { .. } => Some("raise the limit of open files: `ulimit -n`".to_owned()),
             Self::ExportToStream => Some("name a file".to_owned()),
             Self::ExportExists { .. } => Some("`--force` replaces it".to_owned()),

@@ -11,10 +11,12 @@ use sarus_oci::manifest::Descriptor;
 use sarus_oci::{Hasher, Reference};
 use sarus_registry::RegistryError;
 use sarus_squash::thread_time;
-use sarus_store::{Blobs, PartialBlob, StoreError};
+use sarus_store::{PartialBlob, Report, Store, StoreError};
 
 use crate::flow::{Flow, FlowReader};
-use crate::{ImageError, Observer, Origin, Source};
+use crate::keeper::{Held, Keeper};
+use crate::turn::{self, Turn, Work};
+use crate::{ImageError, Observer, Origin, Other, Source};
 
 /// Bytes hashed at once of what is in the cache already.
 const BUFFER: usize = 256 << 10;
@@ -28,12 +30,21 @@ const GO_ON: usize = usize::MAX;
 /// All are.
 const STOP_ALL: usize = usize::MAX - 1;
 
+/// What tells others what this pull does.
+#[derive(Clone, Copy)]
+pub(crate) struct Leases<'a> {
+    pub(crate) store: &'a Store,
+    pub(crate) keeper: &'a Keeper,
+    /// The lease of the whole image, which shows how far the pull is.
+    pub(crate) image: &'a Held,
+}
+
 /// The blobs of one image.
 pub(crate) struct Fetch<'a, S: ?Sized> {
     source: &'a S,
     /// The complete name under which the image was found.
     reference: &'a Reference,
-    blobs: Blobs<'a>,
+    leases: Leases<'a>,
     /// The layers, oldest first.
     layers: &'a [Descriptor],
     observer: &'a dyn Observer,
@@ -52,16 +63,15 @@ pub(crate) struct Fetch<'a, S: ?Sized> {
 
 impl<'a, S: Source + ?Sized> Fetch<'a, S> {
     pub(crate) fn new(
-        source: &'a S,
-        reference: &'a Reference,
-        blobs: Blobs<'a>,
+        (source, reference): (&'a S, &'a Reference),
+        leases: Leases<'a>,
         layers: &'a [Descriptor],
         observer: &'a dyn Observer,
     ) -> Self {
         Self {
             source,
             reference,
-            blobs,
+            leases,
             layers,
             observer,
             flows: layers.iter().map(|_| Flow::default()).collect(),
@@ -111,7 +121,7 @@ impl<'a, S: Source + ?Sized> Fetch<'a, S> {
         if self.layers[layer + 1..].iter().any(|later| later.digest == *digest) {
             return;
         }
-        if let Err(error) = self.blobs.release(digest, limit) {
+        if let Err(error) = self.leases.store.blobs().release(digest, limit) {
             log::debug!("`{digest}` stays in the cache for now: {error}");
         }
     }
@@ -175,19 +185,39 @@ impl<'a, S: Source + ?Sized> Fetch<'a, S> {
             flow.give_up();
             return Ok(());
         }
-        if let Some(file) = self.cached(descriptor)? {
-            flow.begin(Arc::new(file), descriptor.size);
-            flow.complete();
-            self.observer.layer_done(layer, Origin::Cache);
-            return Ok(());
-        }
+        let blob = Blob { fetch: self, layer };
+        let held = match turn::take(self.leases.store, &descriptor.digest, &blob)? {
+            Turn::Done(file) => {
+                flow.begin(Arc::new(file), descriptor.size);
+                flow.complete();
+                self.leases.image.add(descriptor.size);
+                self.observer.layer_done(layer, Origin::Cache);
+                return Ok(());
+            }
+            Turn::Unwanted => {
+                flow.give_up();
+                return Ok(());
+            }
+            Turn::Ours(lease, report) => {
+                self.leases.keeper.keep(lease, Report { total: descriptor.size, ..report })
+            }
+            // Of a blob no failure is left, so there is none to be shared.
+            Turn::Alone | Turn::Failed(..) => Held::nothing(),
+        };
+        self.download(layer, &held)
+    }
+
+    /// Fetches what the cache does not have of a layer.
+    fn download(&self, layer: usize, held: &Held) -> Result<(), ImageError> {
+        let (descriptor, flow) = (&self.layers[layer], &self.flows[layer]);
         let (mut partial, hasher) = self.begin(descriptor)?;
         flow.begin(partial.file(), partial.len());
+        self.leases.image.add(partial.len());
         self.observer.fetched(layer, partial.len());
         let downloaded = if partial.len() == descriptor.size {
             Ok(())
         } else {
-            let mut sink = Sink { fetch: self, layer, partial: &mut partial, failure: None };
+            let mut sink = Sink { fetch: self, layer, partial: &mut partial, held, failure: None };
             let done = self.source.download(self.reference, descriptor, hasher, &mut sink);
             let failure = sink.failure.take();
             done.map_err(|error| failure.map_or_else(|| error.into(), ImageError::from))
@@ -210,20 +240,22 @@ impl<'a, S: Source + ?Sized> Fetch<'a, S> {
 
     /// A blob of the cache that still has its digest; one that has not is removed.
     fn cached(&self, descriptor: &Descriptor) -> Result<Option<File>, ImageError> {
-        let Some(file) = self.blobs.open(&descriptor.digest)? else { return Ok(None) };
+        let Some(file) = self.leases.store.blobs().open(&descriptor.digest)? else {
+            return Ok(None);
+        };
         let mut hasher = Hasher::for_digest(&descriptor.digest);
         let hashed = hash(&file, descriptor.size + 1, &mut hasher);
         if hashed.is_ok() && hasher.finish() == descriptor.digest {
             return Ok(Some(file));
         }
         log::debug!("`{}` is damaged in the cache, and fetched again", descriptor.digest);
-        self.blobs.remove(&descriptor.digest)?;
+        self.leases.store.blobs().remove(&descriptor.digest)?;
         Ok(None)
     }
 
     /// What an earlier pull left of a blob, hashed.
     fn begin(&self, descriptor: &Descriptor) -> Result<(PartialBlob, Hasher), ImageError> {
-        let mut partial = self.blobs.begin(&descriptor.digest)?;
+        let mut partial = self.leases.store.blobs().begin(&descriptor.digest)?;
         let mut hasher = Hasher::for_digest(&descriptor.digest);
         let length = partial.len();
         let usable = length <= descriptor.size
@@ -247,11 +279,38 @@ impl<'a, S: Source + ?Sized> Fetch<'a, S> {
     }
 }
 
+/// The work on one blob, which another image's pull may be doing.
+struct Blob<'a, 'f, S: ?Sized> {
+    fetch: &'a Fetch<'f, S>,
+    layer: usize,
+}
+
+impl<S: Source + ?Sized> Work for Blob<'_, '_, S> {
+    type Product = File;
+
+    fn product(&self) -> Result<Option<File>, ImageError> {
+        self.fetch.cached(&self.fetch.layers[self.layer])
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.fetch.is_wanted(self.layer)
+    }
+
+    fn waiting(&self, other: &Other) {
+        self.fetch.observer.fetched(self.layer, other.fetched);
+    }
+
+    fn abandoned(&self, other: &Other) {
+        log::debug!("{other} stopped fetching `{}`", self.fetch.layers[self.layer].digest);
+    }
+}
+
 /// Stores what comes of one layer, and tells those who wait for it.
 struct Sink<'a, 'f, S: ?Sized> {
     fetch: &'a Fetch<'f, S>,
     layer: usize,
     partial: &'a mut PartialBlob,
+    held: &'a Held,
     failure: Option<StoreError>,
 }
 
@@ -265,6 +324,8 @@ impl<S: Source + ?Sized> Write for Sink<'_, '_, S> {
             return Err(io::Error::from(io::ErrorKind::WriteZero));
         }
         let stored = self.partial.len();
+        self.held.add(bytes.len() as u64);
+        self.fetch.leases.image.add(bytes.len() as u64);
         self.fetch.flows[self.layer].advance(stored);
         self.fetch.observer.fetched(self.layer, stored);
         Ok(bytes.len())

@@ -8,6 +8,7 @@ mod export;
 mod fetch;
 mod file;
 mod flow;
+mod keeper;
 mod load;
 mod observer;
 mod pull;
@@ -15,12 +16,13 @@ mod remove;
 mod source;
 mod stores;
 mod timing;
+mod turn;
 
-pub use error::ImageError;
+pub use error::{ImageError, Reported};
 pub use export::{export, unpack, unpack_at};
 pub use file::{ImageFile, Target};
 pub use load::{Format, LoadError, LoadRequest, Loaded, Location, Place, SifError, load};
-pub use observer::{LayerSize, Observer, Origin, Progress, Silent};
+pub use observer::{LayerSize, Observer, Origin, Other, Progress, Silent};
 pub use pull::{PARALLEL_DEFAULT, PullSettings, Pulled, pull};
 pub use remove::{Extent, Removed, remove};
 pub use source::Source;
@@ -30,5 +32,6 @@ pub use timing::{Phase, Timing};
 pub use sarus_registry as registry;
 pub use sarus_squash as squash;
 pub use sarus_store::{
-    Image, Listing, METADATA_VERSION, Metadata, Name, Removal, Store, StoreError,
+    Image, Kind, Listing, METADATA_VERSION, Metadata, Name, Prunable, Pruned, Removal, Store,
+    StoreError, Verified,
 };

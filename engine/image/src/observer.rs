@@ -1,5 +1,7 @@
 //! What a pull tells while it goes on.
 
+use std::fmt;
+
 use sarus_oci::Digest;
 
 pub use sarus_squash::Progress;
@@ -14,6 +16,11 @@ pub trait Observer: Sync {
     fn layer_done(&self, _layer: usize, _origin: Origin) {}
     /// So much of the layers is converted.
     fn converted(&self, _progress: Progress) {}
+    /// Another process pulls the image; this one waits for it. Told again and again, with the
+    /// other one's progress.
+    fn waiting(&self, _other: &Other) {}
+    /// The process that was waited for is dead, or stands still; this one takes over.
+    fn taking_over(&self, _other: &Other) {}
     /// All is converted and verified; the image is being made to last.
     fn storing(&self) {}
 }
@@ -25,6 +32,41 @@ pub struct LayerSize {
     pub digest: Digest,
     /// Its length in bytes.
     pub size: u64,
+}
+
+/// A process that pulls an image, on this node or another.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Other {
+    /// Its node's name; empty when that is not known.
+    pub host: String,
+    /// Its number there.
+    pub pid: u32,
+    /// Bytes that it has fetched.
+    pub fetched: u64,
+    /// Bytes to be fetched; zero when that is not known yet.
+    pub total: u64,
+}
+
+impl Other {
+    pub(crate) fn of(holder: &sarus_store::Holder) -> Self {
+        let owner = holder.owner.as_ref();
+        Self {
+            host: owner.map(|owner| owner.host().to_owned()).unwrap_or_default(),
+            pid: owner.map_or(0, sarus_store::Owner::pid),
+            fetched: holder.report.fetched,
+            total: holder.report.total,
+        }
+    }
+}
+
+impl fmt::Display for Other {
+    /// `process 4711 on node17`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.is_empty() {
+            return f.write_str("another process");
+        }
+        write!(f, "process {} on {}", self.pid, self.host)
+    }
 }
 
 /// Where a layer came from.

@@ -15,9 +15,12 @@ use sarus_registry::Resolved;
 use sarus_squash::{ConvertError, Converted};
 use sarus_store::{Conversion, Image, METADATA_VERSION, Metadata, Pending, Store, StoreError};
 
-use crate::fetch::{Fetch, is_altered};
+use crate::error::Reported;
+use crate::fetch::{Fetch, Leases, is_altered};
+use crate::keeper::{Held, Keeper};
 use crate::timing::{self, Stopwatch};
-use crate::{ImageError, LayerSize, Observer, Phase, Source, Timing};
+use crate::turn::{self, ATTEMPTS, Turn, Work};
+use crate::{ImageError, LayerSize, Observer, Other, Phase, Source, Timing};
 
 /// Downloads at once where nothing else is said: enough to hide latency, as many as Docker's.
 pub const PARALLEL_DEFAULT: NonZeroUsize = match NonZeroUsize::new(3) {
@@ -74,7 +77,8 @@ pub fn pull<S: Source + ?Sized>(
     let begun = Instant::now();
     let resolved = source.resolve(reference, platform)?;
     let mut phases = vec![watch.stop("resolve", None)];
-    let job = Job { source, store, resolved: &resolved, settings, observer };
+    let keeper = Keeper::start();
+    let job = Job { source, store, resolved: &resolved, settings, observer, keeper };
     let (image, up_to_date) = job.ensure(&mut phases)?;
     let done = |image, up_to_date, phases| {
         let timing = Timing { total: begun.elapsed(), phases };
@@ -84,7 +88,7 @@ pub fn pull<S: Source + ?Sized>(
         Ok(()) => Ok(done(image, up_to_date, phases)),
         // A removal on another node took it away between two steps: it was not up to date then.
         Err(StoreError::Vanished { .. }) if up_to_date => {
-            let image = job.convert(&mut phases)?;
+            let (image, _) = job.ensure(&mut phases)?;
             store.tag(reference, platform, &image.digest)?;
             Ok(done(image, false, phases))
         }
@@ -98,28 +102,66 @@ struct Job<'a, S: ?Sized> {
     resolved: &'a Resolved,
     settings: &'a PullSettings,
     observer: &'a dyn Observer,
+    keeper: Keeper,
+}
+
+impl<S: ?Sized> Work for Job<'_, S> {
+    type Product = Image;
+
+    fn product(&self) -> Result<Option<Image>, ImageError> {
+        match self.store.image(&self.resolved.digest) {
+            Err(error) if error.is_damage() => {
+                log::debug!("converted anew: {error}");
+                Ok(None)
+            }
+            other => Ok(other?),
+        }
+    }
+
+    fn is_wanted(&self) -> bool {
+        true
+    }
+
+    fn waiting(&self, other: &Other) {
+        self.observer.waiting(other);
+    }
+
+    fn abandoned(&self, other: &Other) {
+        self.observer.taking_over(other);
+    }
 }
 
 impl<S: Source + ?Sized> Job<'_, S> {
-    /// The image, and whether it was there.
+    /// The image, and whether it was there, or another process has pulled it meanwhile.
     fn ensure(&self, phases: &mut Vec<Phase>) -> Result<(Image, bool), ImageError> {
-        match self.store.image(&self.resolved.digest) {
-            Ok(Some(image)) => return Ok((image, true)),
-            Ok(None) => {}
-            Err(error) if error.is_damage() => log::debug!("converted anew: {error}"),
-            Err(error) => return Err(error.into()),
+        let digest = &self.resolved.digest;
+        let held = match turn::take(self.store, digest, self)? {
+            Turn::Done(image) => return Ok((image, true)),
+            Turn::Ours(lease, report) => self.keeper.keep(lease, report),
+            Turn::Alone | Turn::Unwanted => Held::nothing(),
+            Turn::Failed(other, text) => {
+                let image = self.resolved.reference.to_string();
+                return Err(ImageError::Elsewhere { image, other, source: Reported(text) });
+            }
+        };
+        match self.convert(&held, phases) {
+            Ok(image) => Ok((image, false)),
+            Err(error) => {
+                let attempt = error.is_everywhere().then_some(ATTEMPTS);
+                held.fail(error.in_one_line(), attempt);
+                Err(error)
+            }
         }
-        Ok((self.convert(phases)?, false))
     }
 
-    fn convert(&self, phases: &mut Vec<Phase>) -> Result<Image, ImageError> {
+    fn convert(&self, held: &Held, phases: &mut Vec<Phase>) -> Result<Image, ImageError> {
         if let Err(error) = self.store.sweep(self.settings.removal_grace) {
             log::debug!("what killed processes left stays for now: {error}");
         }
-        let converted = match self.convert_once(phases) {
+        let converted = match self.convert_once(held, phases) {
             Err(Attempt { error, again: true }) => {
                 log::debug!("trying once more, from the start: {error}");
-                self.convert_once(phases)
+                self.convert_once(held, phases)
             }
             other => other,
         };
@@ -129,7 +171,7 @@ impl<S: Source + ?Sized> Job<'_, S> {
         converted.map_err(|attempt| attempt.error)
     }
 
-    fn convert_once(&self, phases: &mut Vec<Phase>) -> Result<Image, Attempt> {
+    fn convert_once(&self, held: &Held, phases: &mut Vec<Phase>) -> Result<Image, Attempt> {
         let config = ImageConfig::parse(&self.resolved.config_bytes).map_err(|source| {
             ImageError::Config { image: self.resolved.reference.to_string(), source }
         })?;
@@ -139,10 +181,11 @@ impl<S: Source + ?Sized> Job<'_, S> {
             .map(|layer| LayerSize { digest: layer.digest.clone(), size: layer.size })
             .collect();
         self.observer.begin(&sizes);
+        held.set(0, sizes.iter().map(|layer| layer.size).sum());
         let pending = self.store.begin(&self.resolved.digest).map_err(ImageError::from)?;
         let mut squash = self.settings.squash;
         squash.time = self.settings.time.unwrap_or_else(|| made_at(&config));
-        let (converted, download) = self.stream(&pending, &squash)?;
+        let (converted, download) = self.stream(&pending, &squash, held)?;
         phases.push(download);
         phases.extend(timing::of_conversion(&converted, squash.threads.get()));
         self.observer.storing();
@@ -158,11 +201,12 @@ impl<S: Source + ?Sized> Job<'_, S> {
         &self,
         pending: &Pending<'_>,
         squash: &sarus_squash::Settings,
+        held: &Held,
     ) -> Result<(Converted, Phase), Attempt> {
         let layers = &self.resolved.manifest.layers;
         let reference = &self.resolved.reference;
-        let blobs = self.store.blobs();
-        let fetch = Fetch::new(self.source, reference, blobs, layers, self.observer);
+        let leases = Leases { store: self.store, keeper: &self.keeper, image: held };
+        let fetch = Fetch::new((self.source, reference), leases, layers, self.observer);
         let output =
             pending.file().try_clone().map_err(|source| ImageError::Duplicate { source })?;
         let current = AtomicUsize::new(0);
@@ -237,6 +281,7 @@ impl<S: Source + ?Sized> Job<'_, S> {
             ids: converted.ids,
             conversion: Conversion {
                 bytes: converted.bytes,
+                squashfs_digest: None,
                 unpacked_bytes: converted.unpacked_bytes,
                 entries: converted.entries,
                 compression: squash.compression.to_string(),

@@ -1,4 +1,4 @@
-//! The stores of one user: their own, and the site's after it.
+//! The stores of one user: their own, and those of others after it.
 
 use sarus_oci::{Digest, Platform, Reference};
 use sarus_store::{Image, Name, Store};
@@ -27,9 +27,9 @@ pub struct Found<'a> {
 }
 
 impl Stores {
-    /// The user's own store, and the site's where there is one.
-    pub fn new(own: Store, site: Option<Store>) -> Self {
-        Self { stores: std::iter::once(own).chain(site).collect() }
+    /// The user's own store, and then others in order: the site's, a project's.
+    pub fn new(own: Store, others: impl IntoIterator<Item = Store>) -> Self {
+        Self { stores: std::iter::once(own).chain(others).collect() }
     }
 
     /// The stores in the order in which they are looked into.

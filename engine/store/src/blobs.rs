@@ -13,7 +13,7 @@ use std::time::SystemTime;
 
 use sarus_oci::Digest;
 
-use crate::disk::{create_new, list, make_directory, remove_file};
+use crate::disk::{create_new, list, make_directory, make_lasting_directory, remove_file};
 use crate::layout::{PARTIAL, digest_name, parse_digest_name};
 use crate::owner::age;
 use crate::{Owner, Store, StoreError};
@@ -66,7 +66,7 @@ impl<'a> Blobs<'a> {
     /// The store is read-only, or the file cannot be made.
     pub fn begin(&self, digest: &Digest) -> Result<PartialBlob, StoreError> {
         self.store.check_writable()?;
-        make_directory(self.store.root(), self.store.root_mode())?;
+        make_lasting_directory(self.store.root(), self.store.root_mode())?;
         let directory = self.store.blobs_directory();
         make_directory(&directory, 0o777)?;
         let name = digest_name(digest);

@@ -13,35 +13,58 @@ use crate::StoreError;
 /// How often a read is tried again when another node replaced the file (`ESTALE` of NFS).
 const STALE_RETRIES: usize = 3;
 
+/// Bytes read at first.
+const START: usize = 8 << 10;
+
 /// Reads a file whole, refusing one longer than `limit` bytes. None when there is none.
 pub(crate) fn read_small(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, StoreError> {
+    match retry_stale(|| read_once(path, limit)) {
+        Err(StoreError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            Ok(None)
+        }
+        other => other.map(Some),
+    }
+}
+
+/// Opening a path anew finds the file that replaced the stale one.
+fn retry_stale<T>(mut read: impl FnMut() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    let is_stale = |error: &StoreError| match error {
+        StoreError::Read { source, .. } => Errno::from_io_error(source) == Some(Errno::STALE),
+        _ => false,
+    };
     let mut tries = 0;
     loop {
-        match read_once(path, limit) {
-            Err(StoreError::Read { source, .. })
-                if Errno::from_io_error(&source) == Some(Errno::STALE) && tries < STALE_RETRIES =>
-            {
-                tries += 1;
-            }
-            Err(StoreError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                return Ok(None);
-            }
-            other => return other.map(Some),
+        match read() {
+            Err(error) if is_stale(&error) && tries < STALE_RETRIES => tries += 1,
+            other => return other,
         }
     }
 }
 
 fn read_once(path: &Path, limit: u64) -> Result<Vec<u8>, StoreError> {
     let mut file = File::open(path).map_err(StoreError::read(path))?;
+    // Nearly all files are shorter, and a short read of a regular file is one of its end: two
+    // calls are saved for each, which counts where there are a thousand.
+    let mut start = [0; START];
+    let count = read_some(&mut file, &mut start).map_err(StoreError::read(path))?;
+    if count < START && count as u64 <= limit {
+        return Ok(start[..count].to_vec());
+    }
     let bytes = file.metadata().map_err(StoreError::read(path))?.len();
     if bytes > limit {
         return Err(StoreError::TooLong { path: path.to_owned(), bytes, limit });
     }
-    let mut content = Vec::with_capacity(usize::try_from(bytes).unwrap_or(0));
-    Read::by_ref(&mut file)
-        .take(limit)
-        .read_to_end(&mut content)
-        .map_err(StoreError::read(path))?;
+    let mut content = vec![0; usize::try_from(bytes).unwrap_or(0)];
+    let mut filled = count.min(content.len());
+    content[..filled].copy_from_slice(&start[..filled]);
+    // Files of a store are replaced as a whole and do not grow: no read that only finds the end.
+    while filled < content.len() {
+        match read_some(&mut file, &mut content[filled..]).map_err(StoreError::read(path))? {
+            0 => break,
+            count => filled += count,
+        }
+    }
+    content.truncate(filled);
     Ok(content)
 }
 
@@ -50,15 +73,50 @@ struct Versioned {
     version: u32,
 }
 
-/// Parses a JSON file of the store: the version first, so that a newer file is called that.
-pub(crate) fn parse<T: DeserializeOwned>(path: &Path, json: &[u8]) -> Result<T, StoreError> {
-    let damaged = |source| StoreError::Damaged { path: path.to_owned(), source };
-    let Versioned { version } = serde_json::from_slice(json).map_err(damaged)?;
-    let known = crate::METADATA_VERSION;
-    if version > known {
-        return Err(StoreError::Newer { path: path.to_owned(), given: version, known });
+/// One read that was not interrupted.
+fn read_some(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match file.read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
     }
-    serde_json::from_slice(json).map_err(damaged)
+}
+
+/// Parses a JSON file of the store. One that cannot be parsed and has a newer version is called
+/// that, and not damaged.
+pub(crate) fn parse<T: DeserializeOwned + HasVersion>(
+    path: &Path,
+    json: &[u8],
+) -> Result<T, StoreError> {
+    let damaged = |source| StoreError::Damaged { path: path.to_owned(), source };
+    let parsed = serde_json::from_slice::<T>(json);
+    let given = match &parsed {
+        Ok(parsed) => parsed.version(),
+        Err(_) => serde_json::from_slice::<Versioned>(json).map_err(damaged)?.version,
+    };
+    let known = crate::METADATA_VERSION;
+    if given > known {
+        return Err(StoreError::Newer { path: path.to_owned(), given, known });
+    }
+    parsed.map_err(damaged)
+}
+
+/// What a JSON file of the store holds.
+pub(crate) trait HasVersion {
+    fn version(&self) -> u32;
+}
+
+impl HasVersion for crate::Metadata {
+    fn version(&self) -> u32 {
+        self.version
+    }
+}
+
+impl HasVersion for crate::Name {
+    fn version(&self) -> u32 {
+        self.version
+    }
 }
 
 /// JSON as the store writes it: indented, for people, with a newline at the end.
@@ -72,6 +130,20 @@ pub(crate) fn to_json<T: serde::Serialize>(path: &Path, value: &T) -> Result<Vec
 /// Makes a directory and those above it, with `mode` and the umask; content where it is there.
 pub(crate) fn make_directory(path: &Path, mode: u32) -> Result<(), StoreError> {
     DirBuilder::new().recursive(true).mode(mode).create(path).map_err(StoreError::create(path))
+}
+
+/// [`make_directory`], such that it lasts through a power cut. Nothing is written where it is
+/// there.
+pub(crate) fn make_lasting_directory(path: &Path, mode: u32) -> Result<(), StoreError> {
+    let missing: Vec<&Path> = path.ancestors().take_while(|above| !above.exists()).collect();
+    make_directory(path, mode)?;
+    for parent in missing.iter().rev().filter_map(|made| made.parent()) {
+        // A directory that may be passed but not read, as `/home` may be, cannot be synchronised.
+        if let Err(error) = sync_directory(parent) {
+            log::debug!("a power cut may undo what was made there: {error}");
+        }
+    }
+    Ok(())
 }
 
 /// Makes a new file for reading and writing; never follows or truncates one that is there.
@@ -143,4 +215,49 @@ pub(crate) fn list(path: &Path) -> Result<Vec<String>, StoreError> {
     }
     names.sort();
     Ok(names)
+}
+
+/// [`list`]; empty also for what is no directory.
+pub(crate) fn list_if_directory(directory: &Path) -> Result<Vec<String>, StoreError> {
+    match list(directory) {
+        Err(StoreError::Read { source, .. }) if source.kind() == io::ErrorKind::NotADirectory => {
+            Ok(Vec::new())
+        }
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_read_of_a_file_that_was_replaced_meanwhile_is_repeated_but_not_for_ever() {
+        let path = Path::new("/store/names/x");
+        let stale = || StoreError::read(path)(Errno::STALE.into());
+        let mut left = STALE_RETRIES;
+        let read = retry_stale(|| match left.checked_sub(1) {
+            Some(fewer) => {
+                left = fewer;
+                Err(stale())
+            }
+            None => Ok("new"),
+        });
+        assert_eq!(read.unwrap(), "new");
+
+        let mut tries = 0;
+        let read = retry_stale::<()>(|| {
+            tries += 1;
+            Err(stale())
+        });
+        assert!(read.unwrap_err().hint().is_some_and(|hint| hint.contains("run the command")));
+        assert_eq!(tries, STALE_RETRIES + 1);
+
+        let mut tries = 0;
+        let read = retry_stale::<()>(|| {
+            tries += 1;
+            Err(StoreError::read(path)(Errno::IO.into()))
+        });
+        assert!(read.is_err() && tries == 1, "nothing else is repeated");
+    }
 }

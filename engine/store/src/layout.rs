@@ -7,6 +7,7 @@ use sarus_oci::{Digest, Platform, Reference};
 pub(crate) const IMAGES: &str = "images/v1";
 pub(crate) const NAMES: &str = "names";
 pub(crate) const BLOBS: &str = "blobs";
+pub(crate) const LEASES: &str = "leases";
 pub(crate) const TEMPORARIES: &str = "tmp";
 
 pub(crate) const SQUASHFS: &str = "image.squashfs";

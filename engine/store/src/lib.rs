@@ -7,6 +7,7 @@
 //! ROOT/names/docker.io+library+debian=12/linux-amd64     which digest a reference means
 //! ROOT/blobs/sha256-HEX                      verified blob of a registry: a bounded cache
 //! ROOT/blobs/sha256-HEX.partial              the beginning of one, to be continued
+//! ROOT/leases/sha256-HEX/OWNER,N             who downloads or converts that just now
 //! ROOT/tmp/                                  what is being written, with its writer's name
 //! ```
 //!
@@ -23,17 +24,27 @@ mod blobs;
 mod disk;
 mod error;
 mod layout;
+mod lease;
 mod metadata;
 mod owner;
+mod pending;
+mod prune;
 mod read;
+mod spread;
+mod sweep;
+mod verify;
 mod write;
 
 pub use blobs::{Blobs, PartialBlob};
 pub use error::StoreError;
+pub use lease::{Claim, Holder, LEASE_EXPIRY, LEASE_RENEWAL, Lease, Report, Sign, Watch};
 pub use metadata::{Conversion, Image, Layer, METADATA_VERSION, Metadata, Name};
 pub use owner::Owner;
+pub use pending::Pending;
+pub use prune::{Kind, Prunable, Pruned};
 pub use read::{Listing, Store};
-pub use write::{Pending, Removal};
+pub use verify::Verified;
+pub use write::Removal;
 
 use std::time::Duration;
 

@@ -1,6 +1,9 @@
 //! Who writes a temporary: enough to tell later whether the writer is still there.
 
+use std::os::fd::OwnedFd;
 use std::time::{Duration, SystemTime};
+
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::FOREIGN_AGE_MAX;
 
@@ -54,15 +57,51 @@ impl Owner {
         })
     }
 
+    /// The node's name.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The process's number on its node, in its PID namespace.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// A descriptor that becomes readable when the process ends; none for one that is gone, or
+    /// that `observer` cannot see.
+    pub fn pidfd(&self, observer: &Self) -> Option<OwnedFd> {
+        let number = i32::try_from(self.pid).ok()?;
+        let pid = Pid::from_raw(number).filter(|_| self.is_seen_by(observer))?;
+        let pidfd = pidfd_open(pid, PidfdFlags::empty()).ok()?;
+        // Looked at after the descriptor is there, so that it is not another one's.
+        (start_time(self.pid) == Some(self.start)).then_some(pidfd)
+    }
+
     /// Whether the process `self` is gone, as `observer` sees it. A process of another host or
     /// PID namespace cannot be seen: it counts as gone when what it wrote is older than
     /// [`FOREIGN_AGE_MAX`].
     pub fn is_gone(&self, observer: &Self, age: Duration) -> bool {
-        let seen = self.host == observer.host && self.start != 0 && !self.boot.is_empty();
-        if !seen || (self.boot == observer.boot && self.pid_namespace != observer.pid_namespace) {
-            return age > FOREIGN_AGE_MAX;
+        self.is_gone_after(observer, age, FOREIGN_AGE_MAX)
+    }
+
+    /// [`Owner::is_gone`], with another limit for what cannot be seen.
+    pub(crate) fn is_gone_after(&self, observer: &Self, age: Duration, limit: Duration) -> bool {
+        let same_host = self.host == observer.host && self.start != 0 && !self.boot.is_empty();
+        if same_host && self.boot != observer.boot {
+            return true;
         }
-        self.boot != observer.boot || start_time(self.pid) != Some(self.start)
+        if !self.is_seen_by(observer) {
+            return age > limit;
+        }
+        start_time(self.pid) != Some(self.start)
+    }
+
+    fn is_seen_by(&self, observer: &Self) -> bool {
+        self.host == observer.host
+            && self.start != 0
+            && !self.boot.is_empty()
+            && self.boot == observer.boot
+            && self.pid_namespace == observer.pid_namespace
     }
 }
 

@@ -1,16 +1,18 @@
 //! Reading the store: by name, by digest, and whole. Takes no lock and writes nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use sarus_oci::{Digest, Platform, Reference};
 
-use crate::disk::{list, parse, read_small};
+use crate::disk::{list, list_if_directory, parse, read_small};
 use crate::layout::{
-    BLOBS, IMAGES, METADATA, NAMES, REMOVED, SQUASHFS, TEMPORARIES, digest_name, parse_digest_name,
+    BLOBS, IMAGES, LEASES, METADATA, NAMES, REMOVED, SQUASHFS, TEMPORARIES, digest_name,
     platform_name, reference_name,
 };
-use crate::{Blobs, Image, Metadata, Name, StoreError};
+use crate::sweep::Survey;
+use crate::{Blobs, Image, Metadata, Name, StoreError, spread};
 
 /// Longest name file that is read, in bytes.
 const NAME_BYTES_MAX: u64 = 64 << 10;
@@ -144,40 +146,36 @@ impl Store {
     ///
     /// A directory that cannot be read.
     pub fn list(&self) -> Result<Listing, StoreError> {
-        let mut listing = Listing::default();
-        for path in self.name_paths()? {
-            match self.read_name(&path) {
-                Ok(name) => listing.names.extend(name),
-                Err(error) => listing.damaged.push(error),
+        Ok(self.list_surveyed(self.survey_for_list()?))
+    }
+
+    /// The listing of what was seen by [`Store::survey`].
+    pub(crate) fn list_surveyed(&self, survey: Survey) -> Listing {
+        let named: BTreeSet<&Digest> = survey.names.iter().map(|name| &name.digest).collect();
+        let mut images = BTreeMap::new();
+        let mut damaged = survey.damaged;
+        let is_shown = |(digest, mark): &(Digest, Option<SystemTime>)| {
+            mark.is_none() || named.contains(digest)
+        };
+        let shown: Vec<_> = survey.images.into_iter().filter(is_shown).collect();
+        for image in spread::map(&shown, |(digest, _)| self.image(digest)) {
+            match image {
+                Ok(image) => images.extend(image.map(|image: Image| (image.digest.clone(), image))),
+                Err(error) => damaged.push(error),
             }
         }
-        listing.names.sort_by(|a, b| (&a.reference, &a.platform).cmp(&(&b.reference, &b.platform)));
-        for name in list(&self.images_directory())? {
-            let Some(digest) = parse_digest_name(&name) else { continue };
-            let marked = self.image_directory(&digest).join(REMOVED).exists();
-            if marked && !listing.names.iter().any(|name| name.digest == digest) {
-                continue;
-            }
-            match self.image(&digest) {
-                Ok(Some(image)) => {
-                    listing.images.insert(digest, image);
-                }
-                Ok(None) => {}
-                Err(error) => listing.damaged.push(error),
-            }
-        }
-        Ok(listing)
+        Listing { names: survey.names, images, damaged }
     }
 
     /// The paths of all name files.
     pub(crate) fn name_paths(&self) -> Result<Vec<PathBuf>, StoreError> {
-        let names = self.root.join(NAMES);
+        let names = self.names_directory();
         let mut paths = Vec::new();
         for reference in list(&names)? {
             let directory = names.join(reference);
-            if directory.is_dir() {
-                paths.extend(list(&directory)?.into_iter().map(|file| directory.join(file)));
-            }
+            // A file is none of the store's, and a directory may be gone by now.
+            let files = list_if_directory(&directory)?;
+            paths.extend(files.into_iter().map(|file| directory.join(file)));
         }
         Ok(paths)
     }
@@ -191,6 +189,10 @@ impl Store {
         self.root.join(NAMES).join(reference_name(reference)).join(platform_name(platform))
     }
 
+    pub(crate) fn names_directory(&self) -> PathBuf {
+        self.root.join(NAMES)
+    }
+
     pub(crate) fn images_directory(&self) -> PathBuf {
         self.root.join(IMAGES)
     }
@@ -201,6 +203,10 @@ impl Store {
 
     pub(crate) fn temporaries_directory(&self) -> PathBuf {
         self.root.join(TEMPORARIES)
+    }
+
+    pub(crate) fn leases_directory(&self) -> PathBuf {
+        self.root.join(LEASES)
     }
 
     pub(crate) fn blobs_directory(&self) -> PathBuf {

@@ -3,39 +3,23 @@
 //! Order keeps it correct: an image is in place before a name points at it; a name is gone
 //! before its image is marked; a marked image is deleted only after a look at all names.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
-use rustix::io::Errno;
 use sarus_oci::{Digest, Platform, Reference};
 
 use crate::disk::{
-    create_new, list, make_directory, remove_file, remove_tree, sync_directory, to_json, write_new,
+    make_directory, make_lasting_directory, remove_file, remove_tree, sync_directory, to_json,
+    write_new,
 };
-use crate::layout::{METADATA, REMOVED, SQUASHFS, parse_digest_name};
-use crate::owner::age;
-use crate::{Image, METADATA_VERSION, Metadata, Name, Owner, Store, StoreError};
+use crate::layout::{METADATA, REMOVED};
+use crate::{METADATA_VERSION, Name, Owner, Store, StoreError};
 
 /// How often giving a name is tried again when a removal deletes the name's directory meanwhile.
 const NAME_RETRIES: usize = 16;
 
-/// How often putting an image in place is tried again when others replace or remove it meanwhile.
-const PUBLISH_RETRIES: usize = 16;
-
 static SEQUENCE: AtomicU64 = AtomicU64::new(0);
-
-/// An image that is being written. Dropped without [`Pending::commit`], it is gone.
-#[derive(Debug)]
-#[must_use = "dropping a pending image removes it"]
-pub struct Pending<'a> {
-    store: &'a Store,
-    digest: Digest,
-    directory: PathBuf,
-    file: File,
-}
 
 /// What became of an image when a name was removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,19 +33,6 @@ pub enum Removal {
 }
 
 impl Store {
-    /// Begins to write the image of that manifest digest.
-    ///
-    /// # Errors
-    ///
-    /// The store is read-only, or a directory or file cannot be made.
-    pub fn begin(&self, digest: &Digest) -> Result<Pending<'_>, StoreError> {
-        let directory = self.temporary("image")?;
-        make_directory(&directory, 0o777)?;
-        let path = directory.join(SQUASHFS);
-        let file = create_new(&path).inspect_err(|_| discard(&directory))?;
-        Ok(Pending { store: self, digest: digest.clone(), directory, file })
-    }
-
     /// Makes `reference` mean the image `digest` on `platform`, from now on. An image that lost
     /// its last name by this is marked for removal.
     ///
@@ -154,53 +125,9 @@ impl Store {
         Ok(Removal::Deferred(grace))
     }
 
-    /// Removes what killed writers left, and images without a name whose `grace` has passed.
-    /// To be called by commands that write. A store that does not exist yet stays so.
-    ///
-    /// # Errors
-    ///
-    /// The first file that cannot be read or removed; the rest is left to the next call.
-    pub fn sweep(&self, grace: Duration) -> Result<(), StoreError> {
-        self.check_writable()?;
-        let me = Owner::current();
-        let directory = self.temporaries_directory();
-        for name in list(&directory)? {
-            let path = directory.join(&name);
-            if is_left_behind(&path, &name, &me) {
-                log::debug!("removing what a killed process left: `{}`", path.display());
-                remove_tree(&path)?;
-            }
-        }
-        self.blobs().release_left_behind(&me)?;
-        self.collect(grace)
-    }
-
-    fn collect(&self, grace: Duration) -> Result<(), StoreError> {
-        let mut unnamed = Vec::new();
-        for name in list(&self.images_directory())? {
-            let Some(digest) = parse_digest_name(&name) else { continue };
-            match std::fs::metadata(self.image_directory(&digest).join(REMOVED)) {
-                Ok(mark) if age(mark.modified().unwrap_or(UNIX_EPOCH)) >= grace => {
-                    unnamed.push(digest);
-                }
-                Ok(_) => {}
-                Err(_) if !self.has_name(&digest)? => self.mark(&digest)?,
-                Err(_) => {}
-            }
-        }
-        for digest in unnamed {
-            if self.has_name(&digest)? {
-                remove_file(&self.image_directory(&digest).join(REMOVED))?;
-            } else {
-                self.delete(&digest)?;
-            }
-        }
-        Ok(())
-    }
-
     /// Whether a name points at the image. One that cannot be read (a newer version's, another
     /// user's) counts as one that may; a damaged one points nowhere.
-    fn has_name(&self, digest: &Digest) -> Result<bool, StoreError> {
+    pub(crate) fn has_name(&self, digest: &Digest) -> Result<bool, StoreError> {
         for path in self.name_paths()? {
             match self.read_name(&path) {
                 Ok(Some(name)) if name.digest == *digest => return Ok(true),
@@ -216,7 +143,7 @@ impl Store {
     }
 
     /// Marks an image as one without a name; its grace period begins. Keeps an older mark.
-    fn mark(&self, digest: &Digest) -> Result<(), StoreError> {
+    pub(crate) fn mark(&self, digest: &Digest) -> Result<(), StoreError> {
         let path = self.image_directory(digest).join(REMOVED);
         match write_new(&path, b"") {
             Err(StoreError::Write { source, .. })
@@ -233,7 +160,7 @@ impl Store {
 
     /// Takes the image's directory out of the store in one step, then deletes it. Gives it back
     /// when a name was given to it in between.
-    fn delete(&self, digest: &Digest) -> Result<Removal, StoreError> {
+    pub(crate) fn delete(&self, digest: &Digest) -> Result<Removal, StoreError> {
         let directory = self.image_directory(digest);
         let aside = self.temporary("removed")?;
         match std::fs::rename(&directory, &aside) {
@@ -242,6 +169,8 @@ impl Store {
             }
             other => other.map_err(StoreError::remove(&directory))?,
         }
+        // Gone as a whole for good, before a part of it is.
+        sync_directory(&self.images_directory())?;
         if self.has_name(digest)? && std::fs::rename(&aside, &directory).is_ok() {
             return Ok(Removal::NameOnly);
         }
@@ -261,19 +190,31 @@ impl Store {
 
     fn remove_name_file(&self, path: &Path) -> Result<(), StoreError> {
         remove_file(path)?;
-        if let Some(directory) = path.parent()
-            && let Err(error) = std::fs::remove_dir(directory)
-        {
-            // Names of other platforms, or another command was faster.
-            log::debug!("`{}` is kept: {error}", directory.display());
+        let Some(directory) = path.parent() else { return Ok(()) };
+        let changed = match std::fs::remove_dir(directory) {
+            Ok(()) => directory.parent(),
+            Err(error) => {
+                // Names of other platforms, or another command was faster.
+                log::debug!("`{}` is kept: {error}", directory.display());
+                Some(directory)
+            }
+        };
+        // The name is gone for good before its image is.
+        match changed.map(sync_directory) {
+            Some(Err(StoreError::Read { source, .. }))
+                if source.kind() == std::io::ErrorKind::NotFound =>
+            {
+                Ok(())
+            }
+            Some(other) => other,
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// A new path in `tmp`, which is made when needed.
-    fn temporary(&self, kind: &str) -> Result<PathBuf, StoreError> {
+    pub(crate) fn temporary(&self, kind: &str) -> Result<PathBuf, StoreError> {
         self.check_writable()?;
-        make_directory(self.root(), self.root_mode())?;
+        make_lasting_directory(self.root(), self.root_mode())?;
         let directory = self.temporaries_directory();
         make_directory(&directory, 0o777)?;
         let sequence = SEQUENCE.fetch_add(1, Ordering::Relaxed);
@@ -288,98 +229,12 @@ impl Store {
     }
 }
 
-impl Pending<'_> {
-    /// The same under another digest: that of an image without a manifest is known when its
-    /// content was read.
-    pub fn with_digest(mut self, digest: Digest) -> Self {
-        self.digest = digest;
-        self
-    }
-
-    /// The squashfs file, empty at first, open for reading and writing.
-    pub fn file(&self) -> &File {
-        &self.file
-    }
-
-    /// Makes the image part of the store. Where it is there already, that one is kept: it has
-    /// the same content; a damaged one is replaced.
-    ///
-    /// # Errors
-    ///
-    /// A file that cannot be written or renamed; nothing is left of the image then.
-    pub fn commit(self, metadata: &Metadata) -> Result<Image, StoreError> {
-        let squashfs = self.directory.join(SQUASHFS);
-        let got = self.file.metadata().map_err(StoreError::read(&squashfs))?.len();
-        let expected = metadata.conversion.bytes;
-        if got != expected {
-            return Err(StoreError::Length { path: squashfs, got, expected });
-        }
-        self.file.sync_all().map_err(StoreError::write(&squashfs))?;
-        let path = self.directory.join(METADATA);
-        write_new(&path, &to_json(&path, metadata)?)?;
-        sync_directory(&self.directory)?;
-        if let Some(image) = self.publish()? {
-            return Ok(image);
-        }
-        let squashfs = self.store.image_directory(&self.digest).join(SQUASHFS);
-        Ok(Image { digest: self.digest.clone(), squashfs, metadata: metadata.clone() })
-    }
-
-    /// The image that was there before and is kept, if there was one.
-    fn publish(&self) -> Result<Option<Image>, StoreError> {
-        let images = self.store.images_directory();
-        make_directory(&images, 0o777)?;
-        let place = self.store.image_directory(&self.digest);
-        let mut tries = 0;
-        while let Err(error) = std::fs::rename(&self.directory, &place) {
-            if !is_occupied(&error) || tries == PUBLISH_RETRIES {
-                return Err(StoreError::publish(&place)(error));
-            }
-            tries += 1;
-            match self.store.image(&self.digest) {
-                Ok(Some(image)) => return remove_tree(&self.directory).map(|()| Some(image)),
-                Err(other) if !other.is_damage() => return Err(other),
-                // Damaged, or removed meanwhile.
-                Ok(None) | Err(_) => {}
-            }
-            if exchange(&self.directory, &place) {
-                remove_tree(&self.directory)?;
-                break;
-            }
-            remove_tree_aside(self.store, &place)?;
-        }
-        sync_directory(&images)?;
-        Ok(None)
-    }
-}
-
-impl Drop for Pending<'_> {
-    fn drop(&mut self) {
-        discard(&self.directory);
-    }
-}
-
-/// Swaps two directories in one step, such that no reader finds neither. False where the file
-/// system cannot, as network file systems, or one of them is gone.
-fn exchange(one: &Path, other: &Path) -> bool {
-    renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE).is_ok()
-}
-
-/// Removes a directory such that no reader sees half of it.
-fn remove_tree_aside(store: &Store, path: &Path) -> Result<(), StoreError> {
-    let aside = store.temporary("damaged")?;
-    match std::fs::rename(path, &aside) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        other => other.map_err(StoreError::remove(path)).and_then(|()| remove_tree(&aside)),
-    }
-}
-
 /// The directory may be removed by `rmi` between its making and the renaming into it.
 fn publish_name(temporary: &Path, path: &Path) -> Result<(), StoreError> {
     let Some(directory) = path.parent() else { return Ok(()) };
     let mut tries = 0;
     loop {
-        make_directory(directory, 0o777)?;
+        make_lasting_directory(directory, 0o777)?;
         match std::fs::rename(temporary, path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && tries < NAME_RETRIES => {
                 tries += 1;
@@ -392,36 +247,11 @@ fn publish_name(temporary: &Path, path: &Path) -> Result<(), StoreError> {
     }
 }
 
-fn is_occupied(error: &std::io::Error) -> bool {
-    matches!(Errno::from_io_error(error), Some(Errno::NOTEMPTY | Errno::EXIST))
-}
-
 /// Removal of a temporary on the way out; a failure leaves it to [`Store::sweep`].
-fn discard(path: &Path) {
+pub(crate) fn discard(path: &Path) {
     if let Err(error) = remove_tree(path) {
         log::debug!("left to the next command: {error}");
     }
-}
-
-/// Whether a temporary's writer is gone. What no store wrote is left alone until it is old.
-fn is_left_behind(path: &Path, name: &str, observer: &Owner) -> bool {
-    let Ok(age) = newest(path).map(age) else { return false };
-    match name.split_once(',').and_then(|(_, label)| Owner::parse(label)) {
-        Some(owner) => owner.is_gone(observer, age),
-        None => age > crate::FOREIGN_AGE_MAX,
-    }
-}
-
-/// The latest modification of a file, or of what a directory holds.
-fn newest(path: &Path) -> std::io::Result<SystemTime> {
-    let metadata = std::fs::symlink_metadata(path)?;
-    let mut newest = metadata.modified()?;
-    if metadata.is_dir() {
-        for entry in std::fs::read_dir(path)? {
-            newest = newest.max(entry?.metadata()?.modified()?);
-        }
-    }
-    Ok(newest)
 }
 
 fn now() -> u64 {

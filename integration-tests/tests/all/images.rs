@@ -118,3 +118,35 @@ fn completion_scripts_and_version_are_printed() {
     assert!(version.starts_with("sarus "), "{version}");
     assert_eq!(session.sarus(["version"]).run().ok().lines().next(), version.lines().next());
 }
+
+#[test]
+fn prune_says_what_it_would_free_asks_and_frees_it() {
+    let (session, registry, one, _) = two_images();
+    let dry = session.sarus(["prune", "--dry-run", "--format", "json"]).run();
+    let told: Value = serde_json::from_str(dry.ok()).unwrap();
+    let freed = told["freed"].as_array().unwrap();
+    let layers: Vec<&str> = freed.iter().map(|item| item["name"].as_str().unwrap()).collect();
+    assert!(layers.contains(&one.layer_digests()[0].as_str()), "{dry}");
+    assert_eq!((&told["dryRun"], layers.len()), (&json!(true), 2), "{dry}");
+
+    for answer in ["", "n\n"] {
+        let output = session.sarus(["prune"]).input(answer).run();
+        assert_eq!(output.ok(), "", "nothing is done: {output}");
+        assert!(output.stderr.contains("Are you sure you want to continue? [y/N]"), "{output}");
+    }
+    let output = session.sarus(["prune"]).input("y\n").run();
+    assert!(output.ok().contains("\nTotal reclaimed space: "), "{output}");
+    let again = session.sarus(["prune", "--force"]).run();
+    assert_eq!(again.ok(), "Total reclaimed space: 0B\n");
+    assert_eq!(session.sarus(["images", "--quiet"]).run().ok().lines().count(), 2);
+
+    let output = session.sarus(["prune", "--all", "--force", "--format", "json"]).run();
+    let told: Value = serde_json::from_str(output.ok()).unwrap();
+    assert_eq!(told["later"].as_array().unwrap().len(), 2, "{output}");
+    assert!(output.stderr.contains("for jobs that use them"), "{output}");
+    assert_eq!(session.sarus(["images", "--quiet"]).run().ok(), "");
+    // Named again within the grace period, the image is there without a conversion.
+    let reference = format!("{}/one:1", registry.host());
+    let output = session.sarus(["pull", &reference]).run();
+    assert!(output.stderr.contains("up to date"), "{output}");
+}

@@ -42,6 +42,11 @@ mod setuid_attacks;
 mod sharing;
 mod slurm;
 mod slurm_speed;
+mod store_calls;
+mod store_crash;
+mod store_full;
+mod store_kills;
+mod store_shared;
 
 use sarus_integration_tests::{Image, Packed, Registry, Runtime, Session, Who};
 

@@ -184,6 +184,10 @@ fn every_setting_takes_the_values_it_documents() {
         (r#"{"crunPath": "/o/crun"}"#, Config { crun_path: Some(path("/o/crun")), ..d() }),
         (r#"{"hooksDir": []}"#, Config { hooks_dirs: vec![], ..d() }),
         (
+            r#"{"additionalStores": ["/b", "/a"]}"#,
+            Config { additional_stores: vec![path("/b"), path("/a")], ..d() },
+        ),
+        (
             r#"{"hooksDir": ["/b", "/a"]}"#,
             Config { hooks_dirs: vec![path("/b"), path("/a")], ..d() },
         ),

@@ -1,5 +1,7 @@
 //! Use cases on images: pulls that succeed, fail and go on; looking up, removing, exporting.
 
+mod shared;
+
 use std::error::Error;
 use std::ffi::OsStr;
 use std::fs;

@@ -11,7 +11,15 @@ pub(crate) struct Place {
 
 impl Place {
     pub(crate) fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        Self::at(tempfile::tempdir().unwrap())
+    }
+
+    /// In memory, for tests that write a lot: nothing waits for a disk to synchronise.
+    pub(crate) fn in_memory() -> Self {
+        Self::at(tempfile::tempdir_in("/dev/shm").unwrap())
+    }
+
+    fn at(directory: TempDir) -> Self {
         let store = Store::open(directory.path().join("sarus"));
         Self { directory, store }
     }

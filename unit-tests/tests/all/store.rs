@@ -1,5 +1,8 @@
 //! The image store: its layout, what readers see at each step of a writer, and what is tidied up.
 
+mod lease;
+mod prune;
+
 use std::collections::BTreeSet;
 use std::error::Error;
 use std::fs;
@@ -47,6 +50,7 @@ fn metadata(digest: &Digest, bytes: u64) -> Metadata {
         ids: vec![0, 1000],
         conversion: Conversion {
             bytes,
+            squashfs_digest: None,
             unpacked_bytes: 5,
             entries: 2,
             compression: "zstd:1".to_owned(),
@@ -203,7 +207,9 @@ fn what_is_stored_of_an_image_comes_back() {
     let place = Place::new();
     let digest = digest(1);
     let image = place.add_named(&digest, "debian:12");
-    assert_eq!(image.metadata, metadata(&digest, 9));
+    let mut expected = metadata(&digest, 9);
+    expected.conversion.squashfs_digest = Some(Digest::sha256_of(b"debian:12"));
+    assert_eq!(image.metadata, expected);
     assert_eq!(fs::read(&image.squashfs).unwrap(), b"debian:12");
     let found = place.store.lookup(&reference("docker.io/library/debian:12"), &amd64()).unwrap();
     assert_eq!(found, Some(image));
@@ -295,7 +301,7 @@ fn a_store_that_is_not_there_is_an_empty_one_and_stays_so() {
 
 #[test]
 fn a_thousand_images_are_listed_in_order() {
-    let place = Place::new();
+    let place = Place::in_memory();
     for number in 0..1000 {
         place.add_named(&digest(number), &format!("images/number:{number:04}"));
     }
@@ -853,12 +859,13 @@ fn each_answer_of_the_system_has_its_advice() {
         source: io::Error::from_raw_os_error(errno),
     };
     for (errno, full, want) in [
-        (28, true, "the file system is full: `sarus rmi --force` frees space"),
-        (122, true, "your quota is used up: `sarus rmi --force` frees space"),
+        (28, true, "the file system is full: `sarus prune` frees space"),
+        (122, true, "your quota is used up: `sarus prune` frees space"),
         (30, false, "the file system is mounted read-only"),
         (13, false, "you have no right to do this there"),
         (1, false, "you have no right to do this there"),
         (20, false, "a part of `/store/images` is a file"),
+        (18, false, "`images`, `names`, `blobs` and `tmp` of a store must be on one file system"),
         (116, false, "another node replaced it; run the command again"),
     ] {
         let error = failed(errno);

@@ -175,6 +175,7 @@ impl Job<'_> {
                 entries: converted.entries,
                 compression: squash.compression.to_string(),
                 block_size: squash.block_size,
+                squashfs_digest: None,
             },
         };
         let was_there = matches!(self.store.image(&digest), Ok(Some(_)));

@@ -235,6 +235,7 @@ fn help_and_version_are_data() {
         "run",
         "images",
         "rmi",
+        "prune",
         "inspect",
         "export",
         "hooks",

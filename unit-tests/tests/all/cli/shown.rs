@@ -31,6 +31,7 @@ fn image() -> Image {
             ids: vec![0],
             conversion: Conversion {
                 bytes: 48_300_000,
+                squashfs_digest: None,
                 unpacked_bytes: 1,
                 entries: 1,
                 compression: "zstd:1".to_owned(),
@@ -260,14 +261,18 @@ fn the_sites_store_is_read_after_the_users_and_written_when_asked_for() {
     assert!(matches!(without.stores(true), Err(CliError::NoSiteStore)));
     assert!(matches!(without.store(true), Err(CliError::NoSiteStore)));
     assert_eq!(without.stores(false).unwrap().iter().count(), 1);
-    let config =
-        Config { centralized_repository_dir: Some(PathBuf::from("/site")), ..Config::default() };
+    let config = Config {
+        centralized_repository_dir: Some(PathBuf::from("/site")),
+        additional_stores: vec![PathBuf::from("/project"), PathBuf::from("/group")],
+        ..Config::default()
+    };
     assert!(config.removal_grace > Duration::ZERO, "jobs keep their files by default");
     let with = Settings::new(config, &home).unwrap();
     let stores = with.stores(false).unwrap();
     let roots: Vec<_> = stores.iter().map(|store| (store.root(), store.is_read_only())).collect();
-    assert_eq!(roots.len(), 2);
-    assert_eq!((roots[0].1, roots[1]), (false, (Path::new("/site"), true)));
+    assert!(!roots[0].1, "the user's own");
+    let others = ["/site", "/project", "/group"].map(|root| (Path::new(root), true));
+    assert_eq!(roots[1..], others, "in order, for reading");
     assert_eq!(with.stores(true).unwrap().iter().count(), 1);
     let site = with.store(true).unwrap();
     assert_eq!((site.root(), site.is_read_only()), (Path::new("/site"), false));

@@ -1,0 +1,149 @@
+//! An image on its way into the store.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
+use sarus_oci::Digest;
+
+use crate::disk::{
+    create_new, make_directory, make_lasting_directory, remove_tree, sync_directory, to_json,
+    write_new,
+};
+use crate::layout::{METADATA, SQUASHFS};
+use crate::verify::digest_of;
+use crate::write::discard;
+use crate::{Image, Metadata, Store, StoreError};
+
+/// How often putting an image in place is tried again when others replace or remove it meanwhile.
+const PUBLISH_RETRIES: usize = 16;
+
+/// An image that is being written. Dropped without [`Pending::commit`], it is gone.
+#[derive(Debug)]
+#[must_use = "dropping a pending image removes it"]
+pub struct Pending<'a> {
+    store: &'a Store,
+    digest: Digest,
+    directory: PathBuf,
+    file: File,
+}
+
+impl Store {
+    /// Begins to write the image of that manifest digest.
+    ///
+    /// # Errors
+    ///
+    /// The store is read-only, or a directory or file cannot be made.
+    pub fn begin(&self, digest: &Digest) -> Result<Pending<'_>, StoreError> {
+        let directory = self.temporary("image")?;
+        make_directory(&directory, 0o777)?;
+        let path = directory.join(SQUASHFS);
+        let file = create_new(&path).inspect_err(|_| discard(&directory))?;
+        Ok(Pending { store: self, digest: digest.clone(), directory, file })
+    }
+}
+
+impl Pending<'_> {
+    /// The same under another digest: that of an image without a manifest is known when its
+    /// content was read.
+    pub fn with_digest(mut self, digest: Digest) -> Self {
+        self.digest = digest;
+        self
+    }
+
+    /// The squashfs file, empty at first, open for reading and writing.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Makes the image part of the store. Where it is there already, that one is kept: it has
+    /// the same content; a damaged one is replaced.
+    ///
+    /// # Errors
+    ///
+    /// A file that cannot be written or renamed; nothing is left of the image then.
+    pub fn commit(self, metadata: &Metadata) -> Result<Image, StoreError> {
+        let squashfs = self.directory.join(SQUASHFS);
+        let got = self.file.metadata().map_err(StoreError::read(&squashfs))?.len();
+        let expected = metadata.conversion.bytes;
+        if got != expected {
+            return Err(StoreError::Length { path: squashfs, got, expected });
+        }
+        let mut metadata = metadata.clone();
+        metadata.conversion.squashfs_digest = Some(self.synchronise(&squashfs)?);
+        let path = self.directory.join(METADATA);
+        write_new(&path, &to_json(&path, &metadata)?)?;
+        sync_directory(&self.directory)?;
+        if let Some(image) = self.publish()? {
+            return Ok(image);
+        }
+        let squashfs = self.store.image_directory(&self.digest).join(SQUASHFS);
+        Ok(Image { digest: self.digest.clone(), squashfs, metadata })
+    }
+
+    /// Makes the squashfs file last; its digest. The processor hashes while the disk writes.
+    fn synchronise(&self, path: &Path) -> Result<Digest, StoreError> {
+        std::thread::scope(|scope| {
+            let synchronised = scope.spawn(|| self.file.sync_all());
+            let digest = digest_of(&self.file).map_err(StoreError::read(path));
+            match synchronised.join() {
+                Ok(done) => done.map_err(StoreError::write(path))?,
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+            digest
+        })
+    }
+
+    /// The image that was there before and is kept, if there was one.
+    fn publish(&self) -> Result<Option<Image>, StoreError> {
+        let images = self.store.images_directory();
+        make_lasting_directory(&images, 0o777)?;
+        let place = self.store.image_directory(&self.digest);
+        let mut tries = 0;
+        while let Err(error) = std::fs::rename(&self.directory, &place) {
+            if !is_occupied(&error) || tries == PUBLISH_RETRIES {
+                return Err(StoreError::publish(&place)(error));
+            }
+            tries += 1;
+            match self.store.image(&self.digest) {
+                Ok(Some(image)) => return remove_tree(&self.directory).map(|()| Some(image)),
+                Err(other) if !other.is_damage() => return Err(other),
+                // Damaged, or removed meanwhile.
+                Ok(None) | Err(_) => {}
+            }
+            if exchange(&self.directory, &place) {
+                remove_tree(&self.directory)?;
+                break;
+            }
+            remove_tree_aside(self.store, &place)?;
+        }
+        sync_directory(&images)?;
+        Ok(None)
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        discard(&self.directory);
+    }
+}
+
+/// Swaps two directories in one step, such that no reader finds neither. False where the file
+/// system cannot, as network file systems, or one of them is gone.
+fn exchange(one: &Path, other: &Path) -> bool {
+    renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE).is_ok()
+}
+
+/// Removes a directory such that no reader sees half of it.
+fn remove_tree_aside(store: &Store, path: &Path) -> Result<(), StoreError> {
+    let aside = store.temporary("damaged")?;
+    match std::fs::rename(path, &aside) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other.map_err(StoreError::remove(path)).and_then(|()| remove_tree(&aside)),
+    }
+}
+
+pub(crate) fn is_occupied(error: &std::io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::NOTEMPTY | Errno::EXIST))
+}

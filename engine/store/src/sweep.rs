@@ -1,0 +1,204 @@
+//! What killed writers left, and what is not needed any more: finding it, removing it.
+//!
+//! One look at the store serves all who need it, and its order keeps it correct: marks are read
+//! before names, so that a name given after a mark was seen is seen too.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use sarus_oci::Digest;
+
+use crate::disk::{list, list_if_directory, remove_file, remove_tree};
+use crate::layout::{REMOVED, parse_digest_name};
+use crate::owner::age;
+use crate::{Listing, Name, Owner, Store, StoreError, spread};
+
+/// Names and marks of a store at one time.
+#[derive(Debug, Default)]
+pub(crate) struct Survey {
+    /// The directories of images, and when those that are marked lost their last name. Of those
+    /// that have one, [`Store::survey`] alone looks at the mark.
+    pub(crate) images: Vec<(Digest, Option<SystemTime>)>,
+    /// The names that can be read.
+    pub(crate) names: Vec<Name>,
+    /// Why others cannot.
+    pub(crate) damaged: Vec<StoreError>,
+    named: BTreeSet<Digest>,
+    /// There is a name that a newer version wrote, or another user's: it may mean any image.
+    any_may_be_named: bool,
+}
+
+impl Survey {
+    /// Whether a name points at the image, or may do so; a damaged one points nowhere.
+    pub(crate) fn is_named(&self, digest: &Digest) -> bool {
+        self.any_may_be_named || self.named.contains(digest)
+    }
+
+    /// Whether the image is to be deleted.
+    pub(crate) fn is_over(
+        &self,
+        digest: &Digest,
+        mark: Option<SystemTime>,
+        grace: Duration,
+    ) -> bool {
+        mark.is_some_and(|mark| age(mark) >= grace) && !self.is_named(digest)
+    }
+}
+
+impl Store {
+    /// Removes what killed writers left, and images without a name whose `grace` has passed.
+    /// To be called by commands that write. A store that does not exist yet stays so.
+    ///
+    /// # Errors
+    ///
+    /// The first file that cannot be read or removed; the rest is left to the next call.
+    pub fn sweep(&self, grace: Duration) -> Result<(), StoreError> {
+        self.sweep_temporaries()?;
+        self.collect(&self.survey()?, grace)
+    }
+
+    /// [`Store::sweep`] where the store can be written, then [`Store::list`], with one look at
+    /// the names for both. That something cannot be swept is no error.
+    ///
+    /// # Errors
+    ///
+    /// A directory that cannot be read.
+    pub fn sweep_and_list(&self, grace: Duration) -> Result<Listing, StoreError> {
+        let survey = self.survey_for_list()?;
+        if !self.is_read_only() {
+            let swept = self.sweep_temporaries().and_then(|()| self.collect(&survey, grace));
+            if let Err(error) = swept {
+                log::debug!("what killed commands left stays: {error}");
+            }
+        }
+        Ok(self.list_surveyed(survey))
+    }
+
+    pub(crate) fn sweep_temporaries(&self) -> Result<(), StoreError> {
+        self.check_writable()?;
+        let me = Owner::current();
+        for path in self.left_behind(&me)? {
+            log::debug!("removing what a killed process left: `{}`", path.display());
+            remove_tree(&path)?;
+        }
+        self.sweep_leases(&me)?;
+        self.blobs().release_left_behind(&me)
+    }
+
+    /// The temporaries whose writers are gone.
+    pub(crate) fn left_behind(&self, me: &Owner) -> Result<Vec<PathBuf>, StoreError> {
+        let directory = self.temporaries_directory();
+        let mut found = Vec::new();
+        for name in list(&directory)? {
+            let path = directory.join(&name);
+            if is_left_behind(&path, &name, me) {
+                found.push(path);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Looks at marks, then at names.
+    pub(crate) fn survey(&self) -> Result<Survey, StoreError> {
+        let digests = self.digests()?;
+        let images = spread::map(&digests, |digest| (digest.clone(), self.marked(digest)));
+        let mut survey = Survey { images, ..Survey::default() };
+        self.survey_names(&mut survey)?;
+        Ok(survey)
+    }
+
+    /// Looks at names, then at images and the marks of those without a name: for lists, in which
+    /// each name read has its image. A name that is given in between is seen when the image has
+    /// been moved aside to be deleted.
+    pub(crate) fn survey_for_list(&self) -> Result<Survey, StoreError> {
+        let mut survey = Survey::default();
+        self.survey_names(&mut survey)?;
+        let digests = self.digests()?;
+        survey.images = spread::map(&digests, |digest| {
+            let has_name = survey.named.contains(digest);
+            (digest.clone(), if has_name { None } else { self.marked(digest) })
+        });
+        Ok(survey)
+    }
+
+    fn digests(&self) -> Result<Vec<Digest>, StoreError> {
+        let images = list(&self.images_directory())?;
+        Ok(images.iter().filter_map(|name| parse_digest_name(name)).collect())
+    }
+
+    fn marked(&self, digest: &Digest) -> Option<SystemTime> {
+        let mark = std::fs::metadata(self.image_directory(digest).join(REMOVED));
+        mark.ok().map(|mark| mark.modified().unwrap_or(UNIX_EPOCH))
+    }
+
+    fn survey_names(&self, survey: &mut Survey) -> Result<(), StoreError> {
+        let references = list(&self.names_directory())?;
+        for names in spread::map(&references, |reference| self.names_of(reference)) {
+            for name in names? {
+                match name {
+                    Ok(name) => {
+                        survey.named.extend(name.iter().map(|name| name.digest.clone()));
+                        survey.names.extend(name);
+                    }
+                    Err(error) => {
+                        survey.any_may_be_named |= !error.is_damage();
+                        survey.damaged.push(error);
+                    }
+                }
+            }
+        }
+        survey.names.sort_by(|a, b| (&a.reference, &a.platform).cmp(&(&b.reference, &b.platform)));
+        Ok(())
+    }
+
+    /// The names in one directory of [`Store::names_directory`], each read or the reason why not.
+    fn names_of(
+        &self,
+        reference: &str,
+    ) -> Result<Vec<Result<Option<Name>, StoreError>>, StoreError> {
+        let directory = self.names_directory().join(reference);
+        let files = list_if_directory(&directory)?;
+        Ok(files.iter().map(|file| self.read_name(&directory.join(file))).collect())
+    }
+
+    pub(crate) fn collect(&self, survey: &Survey, grace: Duration) -> Result<(), StoreError> {
+        for (digest, mark) in &survey.images {
+            match mark {
+                // Looked at once more, since a name may have been given after the survey.
+                None if !survey.is_named(digest) && !self.has_name(digest)? => {
+                    self.mark(digest)?;
+                }
+                Some(mark) if age(*mark) >= grace && survey.is_named(digest) => {
+                    remove_file(&self.image_directory(digest).join(REMOVED))?;
+                }
+                Some(_) if survey.is_over(digest, *mark, grace) => {
+                    self.delete(digest)?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a temporary's writer is gone. What no store wrote is left alone until it is old.
+fn is_left_behind(path: &Path, name: &str, observer: &Owner) -> bool {
+    let Ok(age) = newest(path).map(age) else { return false };
+    match name.split_once(',').and_then(|(_, label)| Owner::parse(label)) {
+        Some(owner) => owner.is_gone(observer, age),
+        None => age > crate::FOREIGN_AGE_MAX,
+    }
+}
+
+/// The latest modification of a file, or of what a directory holds.
+fn newest(path: &Path) -> std::io::Result<SystemTime> {
+    let metadata = std::fs::symlink_metadata(path)?;
+    let mut newest = metadata.modified()?;
+    if metadata.is_dir() {
+        for entry in std::fs::read_dir(path)? {
+            newest = newest.max(entry?.metadata()?.modified()?);
+        }
+    }
+    Ok(newest)
+}

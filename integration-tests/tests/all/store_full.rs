@@ -1,0 +1,79 @@
+//! File systems that refuse: full, read-only, in two parts. What was there stays.
+
+use sarus_integration_tests::{Output, Registry, Session, Who};
+
+use crate::store_shared::image;
+
+/// Runs a script in a mount namespace of its own: `$STORE` is the store's directory, there
+/// already, `$SMALL` and `$LARGE` are images of 200 kB and 1 MB, `fails` shows the error of a
+/// command that must fail.
+fn script(text: &str) -> Output {
+    let registry = Registry::start();
+    let session = Session::new(Who::Root);
+    session.trust(&[registry.host()]);
+    let small = registry.push("small:1", &image(&[1]));
+    let large = registry.push("large:1", &image(&[2, 3, 4, 5, 6]));
+    let functions = "set -eu
+        fails() { if \"$@\" 2> \"$HOME/said\"; then exit 99; else status=$?; fi
+                  cat \"$HOME/said\"; echo \"status $status\"; }
+        listed() { sarus images --format json | grep -c '\"repository\"' || true; }
+        mkdir -p \"$STORE\"";
+    let program = ["unshare", "--mount", "sh", "-c"];
+    session
+        .program(program)
+        .args([format!("{functions}\n{text}")])
+        .env("STORE", session.home().join(".local/share/sarus"))
+        .env("SMALL", small)
+        .env("LARGE", large)
+        .run()
+}
+
+fn assert_said(output: &Output, parts: &[&str]) {
+    for part in parts {
+        assert!(output.ok().contains(part), "nothing of {part:?} in: {output}");
+    }
+}
+
+#[test]
+fn a_full_file_system_is_named_and_the_images_that_are_there_stay() {
+    let output = script(
+        "mount -t tmpfs -o size=900k none \"$STORE\"
+         sarus pull --quiet \"$SMALL\"
+         fails sarus pull --quiet \"$LARGE\"
+         echo \"$(listed) listed, $(ls \"$STORE/tmp\" \"$STORE/images/v1\" | grep -c ,) left\"
+         sarus prune --force
+         sarus inspect \"$SMALL\" | grep squashfsDigest",
+    );
+    let cause = "No space left on device";
+    let parts = ["error: ", cause, "hint: ", "status 125", "1 listed, 0 left", "Total reclaimed"];
+    assert_said(&output, &parts);
+}
+
+#[test]
+fn a_read_only_file_system_can_be_listed_and_says_what_it_is() {
+    let output = script(
+        "sarus pull --quiet \"$SMALL\"
+         mount --bind \"$STORE\" \"$STORE\"; mount -o remount,bind,ro \"$STORE\"
+         fails sarus pull --quiet \"$LARGE\"
+         fails sarus rmi \"$SMALL\"
+         echo \"$(listed) listed\"
+         sarus inspect \"$SMALL\" | grep squashfsDigest",
+    );
+    let hint = "hint: the file system is mounted read-only";
+    assert_said(&output, &["Read-only file system", hint, "status 125", "1 listed", "sha256:"]);
+}
+
+#[test]
+fn a_store_on_two_file_systems_is_called_that() {
+    let output = script(
+        "sarus pull --quiet \"$SMALL\"
+         mkdir \"$HOME/other\"; mount -t tmpfs none \"$HOME/other\"
+         mount --bind \"$HOME/other\" \"$STORE/images/v1\"
+         fails sarus pull --quiet \"$LARGE\"
+         umount \"$STORE/images/v1\"
+         echo \"$(listed) listed, $(ls \"$STORE/tmp\" | wc -l) left\"",
+    );
+    let parts = ["cross-device link", "must be on one file system", "status 125"];
+    assert_said(&output, &parts);
+    assert_said(&output, &["1 listed, 0 left"]);
+}

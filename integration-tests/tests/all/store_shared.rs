@@ -1,0 +1,165 @@
+//! One pull however many ask: one download and one conversion, and somebody takes over.
+
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use rustix::process::Signal;
+use sarus_integration_tests::{FakeRegistry, Image, Packed, Registry, Running, Session, Tar, Who};
+
+/// Bytes that do not compress, the same for the same seed.
+pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend(state.to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}
+
+/// An image with one layer for each seed.
+pub(crate) fn image(seeds: &[u64]) -> Packed {
+    let layers =
+        seeds.iter().map(|seed| Tar::new().file(format!("content{seed}"), noise(*seed, 200_000)));
+    layers.fold(Image::new(), |image, layer| image.layer(&layer)).pack()
+}
+
+/// The first line but for the remark that the registry is asked without encryption.
+fn line_without_notes(command: &Running) -> String {
+    let line = command.line();
+    if line.contains("without encryption") { command.line() } else { line }
+}
+
+fn sorted(mut digests: Vec<String>) -> Vec<String> {
+    digests.sort();
+    digests
+}
+
+#[test]
+fn sixteen_pulls_at_once_fetch_each_blob_once() {
+    let registry = Registry::start();
+    let session = Session::new(Who::User);
+    session.trust(&[registry.host()]);
+    let image = image(&[1, 2, 3]);
+    let reference = registry.push("app:1", &image);
+    let pulls: Vec<_> =
+        (0..16).map(|_| session.sarus(["pull", "--quiet", &reference]).start()).collect();
+    for pull in pulls {
+        assert_eq!(pull.finish().ok(), format!("{}\n", image.digest()));
+    }
+    // Each asks for itself what the name leads to, which has the configuration too.
+    let mut layers = registry.sent_blobs();
+    layers.retain(|digest| image.layer_digests().contains(digest));
+    assert_eq!(sorted(layers), sorted(image.layer_digests()));
+}
+
+#[test]
+fn images_that_share_a_layer_and_are_pulled_at_once_fetch_it_once() {
+    let (first, second) = (image(&[1]), image(&[2, 1]));
+    let (shared, other) = (first.layer_digests().remove(0), second.layer_digests().remove(0));
+    // The layer comes when the second image's pull is under way.
+    let (asked, was_asked) = channel();
+    let (go_on, told) = channel::<()>();
+    let (held, told) = (shared.clone(), Mutex::new(told));
+    let of = |image: &Packed, held: String, events: Sender<()>, told: Mutex<Receiver<()>>| {
+        FakeRegistry::serve(image.clone(), move |request| {
+            if request.path.ends_with(&held) && events.send(()).is_ok() {
+                // An answer, the end of the test or nothing to wait for: all mean to go on.
+                if told.lock().unwrap().recv().is_err() {}
+            }
+            None
+        })
+    };
+    let slow = of(&first, held, asked.clone(), told);
+    let (_, at_once) = channel();
+    let quick = of(&second, other, asked, Mutex::new(at_once));
+    let session = Session::new(Who::User);
+    session.trust(&[slow.host(), quick.host()]);
+    let pull = |registry: &FakeRegistry| {
+        session.sarus(["pull", "--quiet", &format!("{}/app:1", registry.host())]).start()
+    };
+    let pull_first = pull(&slow);
+    was_asked.recv().unwrap();
+    let pull_second = pull(&quick);
+    was_asked.recv().unwrap();
+    go_on.send(()).unwrap();
+    assert_eq!(pull_first.finish().ok(), format!("{}\n", first.digest()));
+    assert_eq!(pull_second.finish().ok(), format!("{}\n", second.digest()));
+    let fetches = |registry: &FakeRegistry| {
+        registry.requests().iter().filter(|request| request.path.ends_with(&shared)).count()
+    };
+    assert_eq!((fetches(&slow), fetches(&quick)), (1, 0));
+}
+
+#[test]
+fn who_waits_says_for_whom_and_takes_over_when_that_one_is_killed() {
+    let image = image(&[1, 2]);
+    let digests = image.layer_digests();
+    // Holds the last layer back until told.
+    let (asked, was_asked) = channel();
+    let (go_on, told) = channel::<()>();
+    let (held, told) = (digests[1].clone(), Mutex::new(told));
+    let registry = FakeRegistry::serve(image.clone(), move |request| {
+        if request.path.ends_with(&held) && asked.send(()).is_ok() {
+            // An answer or the end of the test: both mean to go on.
+            if told.lock().unwrap().recv().is_err() {}
+        }
+        None
+    });
+    let session = Session::new(Who::User);
+    session.trust(&[registry.host()]);
+    let reference = format!("{}/app:1", registry.host());
+    let first = session.sarus(["pull", "--quiet", &reference]).start();
+    was_asked.recv().unwrap();
+    let second = session.sarus(["pull", &reference]).after("exec 2>&1").start();
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let whom = format!("process {} on {host}", first.pid());
+    let line = line_without_notes(&second);
+    assert!(line.contains(&format!("{reference}: waiting for {whom}")), "{line}");
+    first.signal(Signal::KILL);
+    let line = second.line();
+    assert!(line.contains(&whom) && line.contains("going on with its pull"), "{line}");
+    drop((was_asked, go_on));
+    assert_eq!(first.finish().code(), None, "killed");
+    second.finish().ok();
+
+    let fetches = |digest: &str| {
+        registry.requests().iter().filter(|request| request.path.ends_with(digest)).count()
+    };
+    assert_eq!(fetches(&digests[0]), 1, "what was complete is not fetched again");
+    assert_eq!(fetches(&digests[1]), 2);
+}
+
+#[test]
+fn who_waited_for_another_that_succeeds_says_so() {
+    let image = image(&[1]);
+    let digest = image.layer_digests().remove(0);
+    let (asked, was_asked) = channel();
+    let (go_on, told) = channel::<()>();
+    let told = Mutex::new(told);
+    let registry = FakeRegistry::serve(image.clone(), move |request| {
+        if request.path.ends_with(&digest) {
+            asked.send(()).unwrap();
+            // An answer or the end of the test: both mean to go on.
+            if told.lock().unwrap().recv().is_err() {}
+        }
+        None
+    });
+    let session = Session::new(Who::User);
+    session.trust(&[registry.host()]);
+    let reference = format!("{}/app:1", registry.host());
+    let first = session.sarus(["pull", "--quiet", &reference]).start();
+    was_asked.recv().unwrap();
+    let second = session.sarus(["pull", &reference]).after("exec 2>&1").start();
+    let line = line_without_notes(&second);
+    assert!(line.contains("waiting for process"), "{line}");
+    go_on.send(()).unwrap();
+    let pid = first.pid();
+    first.finish().ok();
+    let output = second.finish();
+    assert!(output.ok().contains(&format!("{reference}: pulled by process {pid} on ")), "{output}");
+    assert!(output.ok().contains(&image.digest()), "{output}");
+}
