@@ -218,6 +218,7 @@ impl<S: Source + ?Sized> Job<'_, S> {
             ids: converted.ids,
             conversion: Conversion {
                 bytes: converted.bytes,
+                squashfs_digest: None,
                 unpacked_bytes: converted.unpacked_bytes,
                 entries: converted.entries,
                 compression: squash.compression.to_string(),

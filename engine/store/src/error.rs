@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
+use sarus_oci::Digest;
 
 /// Why an operation on the store failed. Nothing that was there before is changed by one that
 /// failed, and its temporaries are gone.
@@ -94,6 +95,16 @@ pub enum StoreError {
         /// The length when it was written.
         expected: u64,
     },
+    /// The squashfs file is not the one that was written.
+    #[error("`{}` is damaged: its digest is {got}, its metadata says {expected}", path.display())]
+    Digest {
+        /// The squashfs file.
+        path: PathBuf,
+        /// Its digest.
+        got: Digest,
+        /// The digest when it was written.
+        expected: Digest,
+    },
     /// A store that is for reading only was to be changed.
     #[error("the image store `{}` is for reading only", root.display())]
     ReadOnly {
@@ -117,9 +128,10 @@ impl StoreError {
             | Self::Write { path, source }
             | Self::Publish { path, source }
             | Self::Remove { path, source } => hint_of_errno(path, source),
-            Self::Damaged { .. } | Self::TooLong { .. } | Self::Length { .. } => {
-                Some("`sarus pull` of the image writes it anew".to_owned())
-            }
+            Self::Damaged { .. }
+            | Self::TooLong { .. }
+            | Self::Length { .. }
+            | Self::Digest { .. } => Some("`sarus pull` of the image writes it anew".to_owned()),
             Self::Newer { .. } => Some("use the version of sarus that wrote it".to_owned()),
             Self::ReadOnly { .. } => {
                 Some("leave out `--centralized-repository` to use your own store".to_owned())
@@ -136,7 +148,10 @@ impl StoreError {
     /// Whether a file of the store holds something that a store does not write, so that writing
     /// the image anew would help.
     pub fn is_damage(&self) -> bool {
-        matches!(self, Self::Damaged { .. } | Self::TooLong { .. } | Self::Length { .. })
+        matches!(
+            self,
+            Self::Damaged { .. } | Self::TooLong { .. } | Self::Length { .. } | Self::Digest { .. }
+        )
     }
 
     fn io(&self) -> Option<&io::Error> {

@@ -26,6 +26,7 @@ mod layout;
 mod metadata;
 mod owner;
 mod read;
+mod verify;
 mod write;
 
 pub use blobs::{Blobs, PartialBlob};
@@ -33,6 +34,7 @@ pub use error::StoreError;
 pub use metadata::{Conversion, Image, Layer, METADATA_VERSION, Metadata, Name};
 pub use owner::Owner;
 pub use read::{Listing, Store};
+pub use verify::Verified;
 pub use write::{Pending, Removal};
 
 use std::time::Duration;

@@ -65,6 +65,10 @@ pub struct Layer {
 pub struct Conversion {
     /// Length of the squashfs file in bytes.
     pub bytes: u64,
+    /// Digest of the squashfs file, for `Image::verify`; the store computes it when the image is
+    /// committed. None in images that an older version stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub squashfs_digest: Option<Digest>,
     /// Bytes in regular files, as a program in the container reads them.
     pub unpacked_bytes: u64,
     /// Number of entries in the merged tree.

@@ -308,14 +308,17 @@ impl Pending<'_> {
             return Err(StoreError::Length { path: squashfs, got, expected });
         }
         self.file.sync_all().map_err(StoreError::write(&squashfs))?;
+        let mut metadata = metadata.clone();
+        let digest = crate::verify::digest_of(&self.file).map_err(StoreError::read(&squashfs))?;
+        metadata.conversion.squashfs_digest = Some(digest);
         let path = self.directory.join(METADATA);
-        write_new(&path, &to_json(&path, metadata)?)?;
+        write_new(&path, &to_json(&path, &metadata)?)?;
         sync_directory(&self.directory)?;
         if let Some(image) = self.publish()? {
             return Ok(image);
         }
         let squashfs = self.store.image_directory(&self.digest).join(SQUASHFS);
-        Ok(Image { digest: self.digest.clone(), squashfs, metadata: metadata.clone() })
+        Ok(Image { digest: self.digest.clone(), squashfs, metadata })
     }
 
     /// The image that was there before and is kept, if there was one.

@@ -31,6 +31,7 @@ fn image() -> Image {
             ids: vec![0],
             conversion: Conversion {
                 bytes: 48_300_000,
+                squashfs_digest: None,
                 unpacked_bytes: 1,
                 entries: 1,
                 compression: "zstd:1".to_owned(),
