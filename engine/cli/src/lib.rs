@@ -5,6 +5,8 @@
 
 pub mod annotations;
 pub mod args;
+mod cat;
+mod diff;
 pub mod error;
 pub mod explain;
 mod export;
@@ -12,12 +14,15 @@ mod hooks;
 pub mod images;
 pub mod launch;
 mod login;
+mod ls;
 pub mod mounts;
+mod names;
 pub mod output;
 pub mod parse_error;
 pub mod plan;
 mod progress;
 mod pull;
+mod rows;
 mod run;
 pub mod running;
 mod secret;
@@ -25,6 +30,7 @@ pub mod settings;
 mod ssh_keygen;
 pub mod usage;
 pub mod variables;
+mod verify;
 mod version;
 
 use std::ffi::OsString;
@@ -79,6 +85,10 @@ fn execute(arguments: Arguments) -> Result<(), CliError> {
         Command::Logout(args) => login::logout(&args),
         Command::Completion(args) => version::completion(&args),
         Command::Version(args) => version::version(&args),
+        Command::Ls(args) => ls::ls(&args),
+        Command::Cat(args) => cat::cat(&args),
+        Command::Diff(args) => diff::diff(&args),
+        Command::Verify(args) => verify::verify(&args),
         Command::Export(args) => export::export(&args),
         Command::UnpackImage(args) => export::unpack(&args),
     }

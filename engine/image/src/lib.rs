@@ -8,23 +8,27 @@ mod export;
 mod fetch;
 mod file;
 mod flow;
+mod look;
 mod observer;
 mod pull;
 mod remove;
 mod source;
 mod stores;
+mod verify;
 
 pub use error::ImageError;
 pub use export::{export, unpack};
 pub use file::{ImageFile, Target};
+pub use look::Looked;
 pub use observer::{LayerSize, Observer, Origin, Progress, Silent};
 pub use pull::{PARALLEL_DEFAULT, PullSettings, Pulled, pull};
 pub use remove::{Extent, Removed, remove};
 pub use source::Source;
 pub use stores::{Found, Stores};
+pub use verify::{Depth, Soundness, verify, verify_file};
 
 pub use sarus_registry as registry;
 pub use sarus_squash as squash;
 pub use sarus_store::{
-    Image, Listing, METADATA_VERSION, Metadata, Name, Removal, Store, StoreError,
+    Image, Listing, METADATA_VERSION, Metadata, Name, Removal, Store, StoreError, Verified,
 };
