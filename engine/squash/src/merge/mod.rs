@@ -35,7 +35,7 @@ pub const TREE_SIZE_MAX: u64 = 1 << 30;
 /// [`TREE_SIZE_MAX`], unless they are of what is there already.
 pub const ENTRIES_MAX: u64 = 1 << 24;
 
-/// Most names looked up for all entries of an image together: some minutes' work. A million entries
+/// Most names looked up for all entries of an image together: a minute or two. A million entries
 /// of ten components each need a hundredth; links and opaque directories can be made such that each
 /// entry needs hundreds of thousands.
 pub const STEPS_MAX: u64 = 1 << 30;
