@@ -4,6 +4,10 @@
 
 #![expect(missing_docs, reason = "what clap shows as help is the documentation")]
 
+mod look;
+
+pub use look::{CatArgs, DiffArgs, LsArgs, VerifyArgs};
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -58,6 +62,14 @@ pub enum Command {
     Prune(PruneArgs),
     /// Show all that is known of images, as JSON
     Inspect(InspectArgs),
+    /// List what is in an image, without running it
+    Ls(LsArgs),
+    /// Print files of an image, without running it
+    Cat(CatArgs),
+    /// List what is added, changed and deleted from one image to another
+    Diff(DiffArgs),
+    /// Check that images are as they were stored
+    Verify(VerifyArgs),
     /// Write an image to a squashfs file, with the owners that it has in the registry
     Export(ExportArgs),
     /// List the hooks, and whether each would run

@@ -92,6 +92,32 @@ pub enum CliError {
         #[source]
         source: io::Error,
     },
+    /// `cat` of what has no content.
+    #[error("cannot print `{path}` of the image `{image}`: it is {found}, not a regular file")]
+    NoContent {
+        /// The image.
+        image: String,
+        /// The path in it.
+        path: String,
+        /// What it is.
+        found: &'static str,
+    },
+    /// `verify` found images that are not sound; which, was told.
+    #[error("{count} of {total} images {} not sound", if *count == 1 { "is" } else { "are" })]
+    NotSound {
+        /// Those that are not.
+        count: usize,
+        /// Those that were looked at.
+        total: usize,
+    },
+    /// Some of several things failed; which, was told.
+    #[error("{count} of {total} files could not be printed")]
+    SomeFailed {
+        /// Those that failed.
+        count: usize,
+        /// All.
+        total: usize,
+    },
     /// `SOURCE_DATE_EPOCH` is no time.
     #[error("`SOURCE_DATE_EPOCH` is `{given}`, expected seconds since 1970, at most 4294967295")]
     SourceDateEpoch {
@@ -130,6 +156,9 @@ impl CliError {
                 Some("none runs; `sarus ps` lists them".to_owned())
             }
             Self::NoContainer { running, .. } => Some(format!("there are {}", running.join(", "))),
+            Self::NoContent { .. } => Some("`sarus ls -l` shows what is there".to_owned()),
+            Self::NotSound { .. } => Some("`sarus pull` of an image writes it anew".to_owned()),
+            Self::SomeFailed { .. } => None,
             Self::Signal { .. } => Some("`sarus ps` lists those that run".to_owned()),
             Self::SourceDateEpoch { .. } => Some("unset it, or set it to a number".to_owned()),
             Self::Output { .. } | Self::Input { .. } | Self::InputEnded { .. } => None,

@@ -5,6 +5,8 @@
 
 pub mod annotations;
 pub mod args;
+mod cat;
+mod diff;
 pub mod error;
 pub mod explain;
 mod export;
@@ -13,13 +15,16 @@ pub mod images;
 pub mod launch;
 mod load;
 mod login;
+mod ls;
 pub mod mounts;
+mod names;
 pub mod output;
 pub mod parse_error;
 pub mod plan;
 mod progress;
 mod prune;
 mod pull;
+mod rows;
 mod run;
 pub mod running;
 mod secret;
@@ -28,6 +33,7 @@ mod ssh_keygen;
 mod timing;
 pub mod usage;
 pub mod variables;
+mod verify;
 mod version;
 
 use std::ffi::OsString;
@@ -84,6 +90,10 @@ fn execute(arguments: Arguments) -> Result<(), CliError> {
         Command::Logout(args) => login::logout(&args),
         Command::Completion(args) => version::completion(&args),
         Command::Version(args) => version::version(&args),
+        Command::Ls(args) => ls::ls(&args),
+        Command::Cat(args) => cat::cat(&args),
+        Command::Diff(args) => diff::diff(&args),
+        Command::Verify(args) => verify::verify(&args),
         Command::Export(args) => export::export(&args),
         Command::UnpackImage(args) => export::unpack(&args),
     }

@@ -1,6 +1,6 @@
 //! Writes results to standard output: text, tables, JSON.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
 
@@ -52,6 +52,90 @@ pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
         text.push_str(&line(&mut row.iter().map(String::as_str)));
     }
     text
+}
+
+/// Where lines go that are not kept until all are known: a buffered standard output. Names from
+/// images are written as they are, but on a terminal, which they could steer, without control
+/// characters and bytes that are no text: those are `?`.
+#[derive(Debug)]
+pub struct Lines {
+    out: io::BufWriter<io::StdoutLock<'static>>,
+    is_terminal: bool,
+}
+
+impl Default for Lines {
+    fn default() -> Self {
+        let stdout = io::stdout().lock();
+        let is_terminal = stdout.is_terminal();
+        Self { out: io::BufWriter::with_capacity(64 << 10, stdout), is_terminal }
+    }
+}
+
+impl Lines {
+    /// Writes text of our own, or the bytes of a file.
+    ///
+    /// # Errors
+    ///
+    /// [`CliError::Output`]
+    pub fn put(&mut self, text: impl AsRef<[u8]>) -> Result<(), CliError> {
+        self.out.write_all(text.as_ref()).map_err(CliError::output)
+    }
+
+    /// Writes a name that an image has.
+    ///
+    /// # Errors
+    ///
+    /// [`CliError::Output`]
+    pub fn name(&mut self, name: &[u8]) -> Result<(), CliError> {
+        if self.is_terminal { self.put(visible(name)) } else { self.put(name) }
+    }
+
+    /// Writes what is buffered; before this, the end of a program may lose it.
+    ///
+    /// # Errors
+    ///
+    /// [`CliError::Output`]
+    pub fn end(mut self) -> Result<(), CliError> {
+        self.out.flush().map_err(CliError::output)
+    }
+}
+
+/// A name as a terminal may have it.
+pub fn visible(name: &[u8]) -> String {
+    let text = String::from_utf8_lossy(name);
+    text.chars().map(|c| if c.is_control() || c == '\u{fffd}' { '?' } else { c }).collect()
+}
+
+/// A JSON array that is written record by record.
+#[derive(Debug, Default)]
+pub struct Records {
+    lines: Lines,
+    count: usize,
+}
+
+impl Records {
+    /// Writes one record.
+    ///
+    /// # Errors
+    ///
+    /// [`CliError::Output`]
+    pub fn put<T: Serialize>(&mut self, record: &T) -> Result<(), CliError> {
+        let json = serde_json::to_string(record)
+            .map_err(|error| CliError::output(io::Error::from(error)))?;
+        self.lines.put(if self.count == 0 { "[\n  " } else { ",\n  " })?;
+        self.count += 1;
+        self.lines.put(json)
+    }
+
+    /// Ends the array.
+    ///
+    /// # Errors
+    ///
+    /// [`CliError::Output`]
+    pub fn end(mut self) -> Result<(), CliError> {
+        self.lines.put(if self.count == 0 { "[]\n" } else { "\n]\n" })?;
+        self.lines.end()
+    }
 }
 
 /// Bytes for people, in powers of 1000 as Docker shows them: `117MB`.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use sarus_oci::{DocumentError, ReferenceError};
 use sarus_registry::RegistryError;
+use sarus_squash::browse::BrowseError;
 use sarus_squash::{ConvertError, OwnersError, ReadError, UnpackError};
 use sarus_store::StoreError;
 
@@ -125,6 +126,25 @@ pub enum ImageError {
         #[source]
         source: UnpackError,
     },
+    /// An image could not be looked into.
+    #[error("cannot look into the image `{image}`")]
+    Look {
+        /// The image as the user named it.
+        image: String,
+        /// Why.
+        #[source]
+        source: BrowseError,
+    },
+    /// What is in an image's file is not what its metadata say.
+    #[error("`{}` is damaged: it has {found}, its metadata say {expected}", path.display())]
+    Unlike {
+        /// The squashfs file, or its metadata.
+        path: PathBuf,
+        /// What there is.
+        found: String,
+        /// What there should be.
+        expected: String,
+    },
     /// The directory to unpack into cannot be opened.
     #[error("cannot open the directory `{}`", path.display())]
     Directory {
@@ -201,6 +221,8 @@ impl ImageError {
             Self::ExportToStream => Some("name a file".to_owned()),
             Self::ExportExists { .. } => Some("`--force` replaces it".to_owned()),
             Self::Unpack { source, .. } => source.hint(),
+            Self::Look { source, .. } => source.hint(),
+            Self::Unlike { .. } => Some("`sarus pull` of the image writes it anew".to_owned()),
             Self::Directory { .. } => Some("make the directory first".to_owned()),
             Self::Export { .. } | Self::RestoreOwners { .. } => None,
             Self::NotAFile { .. } | Self::OpenFile { .. } => Some(

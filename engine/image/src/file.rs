@@ -41,15 +41,20 @@ impl Target {
     ///
     /// The file cannot be read or is no squashfs image; the reference breaks the grammar.
     pub fn find(given: &OsStr) -> Result<Self, ImageError> {
-        let path = Path::new(given);
-        let by_ending =
-            path.extension().is_some_and(|ending| ENDINGS.iter().any(|known| ending == *known));
-        if by_ending || (given.as_bytes().contains(&b'/') && path.is_file()) {
-            return ImageFile::open(path).map(Self::File);
+        if names_file(given) {
+            return ImageFile::open(Path::new(given)).map(Self::File);
         }
         // What is not UTF-8 breaks the grammar of references, whose error shows it.
         Reference::parse(&given.to_string_lossy()).map(Self::Reference).map_err(ImageError::from)
     }
+}
+
+/// Whether an argument is the path of an image file, and no reference.
+pub(crate) fn names_file(given: &OsStr) -> bool {
+    let path = Path::new(given);
+    let by_ending =
+        path.extension().is_some_and(|ending| ENDINGS.iter().any(|known| ending == *known));
+    by_ending || (given.as_bytes().contains(&b'/') && path.is_file())
 }
 
 impl ImageFile {

@@ -10,6 +10,7 @@ mod file;
 mod flow;
 mod keeper;
 mod load;
+mod look;
 mod observer;
 mod pull;
 mod remove;
@@ -17,17 +18,20 @@ mod source;
 mod stores;
 mod timing;
 mod turn;
+mod verify;
 
 pub use error::{ImageError, Reported};
 pub use export::{export, unpack, unpack_at};
 pub use file::{ImageFile, Target};
 pub use load::{Format, LoadError, LoadRequest, Loaded, Location, Place, SifError, load};
+pub use look::Looked;
 pub use observer::{LayerSize, Observer, Origin, Other, Progress, Silent};
 pub use pull::{PARALLEL_DEFAULT, PullSettings, Pulled, pull};
 pub use remove::{Extent, Removed, remove};
 pub use source::Source;
 pub use stores::{Found, Stores};
 pub use timing::{Phase, Timing};
+pub use verify::{Depth, Soundness, verify, verify_file};
 
 pub use sarus_registry as registry;
 pub use sarus_squash as squash;

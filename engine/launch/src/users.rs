@@ -54,16 +54,16 @@ fn merge(image: &str, line: &str, name: &str, id: u32) -> Option<String> {
         let same_id = fields.nth(1).and_then(|field| field.parse().ok()) == Some(id);
         (same_name, same_id)
     };
-    let first = image.lines().position(|existing| {
+    let first = lines(image).position(|existing| {
         let (same_name, same_id) = same(existing);
         same_name || same_id
     });
-    if first.and_then(|index| image.lines().nth(index)).map(same) == Some((true, true)) {
+    if first.and_then(|index| lines(image).nth(index)).map(same) == Some((true, true)) {
         return None;
     }
     let at = first.unwrap_or(usize::MAX);
     let mut merged = String::with_capacity(image.len() + line.len() + 1);
-    for (index, existing) in image.lines().enumerate() {
+    for (index, existing) in lines(image).enumerate() {
         if index == at {
             merged.extend([line, "\n"]);
         }
@@ -73,6 +73,12 @@ fn merge(image: &str, line: &str, name: &str, id: u32) -> Option<String> {
         merged.extend([line, "\n"]);
     }
     Some(merged)
+}
+
+/// Lines as the C library has them: a carriage return is a byte like others, so `user\r` is not
+/// the name `user`.
+fn lines(text: &str) -> impl Iterator<Item = &str> {
+    text.split_terminator('\n')
 }
 
 /// A field cannot hold what separates fields and lines.

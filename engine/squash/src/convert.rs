@@ -13,11 +13,12 @@ use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 pub use error::ConvertError;
 
-use crate::decompress::{self, Format};
+use crate::decompress::{self, Allowance, Format};
 use crate::merge::{ContentSink, MergeError, Merger};
 use crate::settings::Settings;
 use crate::tar::{Archive, TarError};
@@ -136,10 +137,12 @@ where
     E: Into<Box<dyn Error + Send + Sync>>,
 {
     let (chunks, messages, empties) = chunks::channel();
+    let entry = AtomicU64::new(0);
+    let current = &entry;
     thread::scope(|scope| {
         let merging = scope.spawn(move || {
             let merger = Merger::new(sink, time);
-            merge_all(merger, Stream::new(messages, empties, progress))
+            merge_all(merger, Stream::new(messages, empties, progress), current)
         });
         let before = thread_time();
         let sent = inflate_all(layers, &chunks);
@@ -151,7 +154,9 @@ where
         }
         match (sent, merged) {
             // The merging thread has seen all that came before this error, and found it good.
-            (Err(error), Err(ConvertError::Abandoned)) => Err(error),
+            (Err(error), Err(ConvertError::Abandoned)) => {
+                Err(error.at_entry(current.load(Ordering::Relaxed)))
+            }
             (_, merged) => merged,
         }
     })
@@ -167,14 +172,17 @@ where
 {
     for layer in layers {
         let Layer { name, reader } = layer.map_err(|error| ConvertError::Layers(error.into()))?;
-        let (format, mut stream) = decompress::open(reader)
+        let (format, mut stream) = decompress::open(reader, Allowance::default())
             .map_err(|source| ConvertError::Read { layer: name.clone(), source })?;
         if !chunks.send(Message::Layer { name: name.clone(), format }) {
             return Ok(());
         }
-        let all = chunks
-            .send_all(&mut stream)
-            .map_err(|source| ConvertError::Read { layer: name, source })?;
+        let sent = chunks.send_all(&mut stream);
+        if let Some(limit) = stream.exceeded() {
+            // The merging thread knows the entry.
+            return Err(ConvertError::Inflated { layer: name, entry: 0, limit });
+        }
+        let all = sent.map_err(|source| ConvertError::Read { layer: name, source })?;
         if !all || !chunks.send(Message::EndOfLayer) {
             return Ok(());
         }
@@ -183,7 +191,11 @@ where
     Ok(())
 }
 
-fn merge_all<S>(mut merger: Merger<S>, mut stream: Stream<'_>) -> Result<Merged<S>, ConvertError>
+fn merge_all<S>(
+    mut merger: Merger<S>,
+    mut stream: Stream<'_>,
+    current: &AtomicU64,
+) -> Result<Merged<S>, ConvertError>
 where
     S: ContentSink,
     ConvertError: From<S::Error>,
@@ -194,6 +206,7 @@ where
         let count = Cell::new(0);
         if let Err(fault) = merge_layer(&mut merger, &mut stream, &count) {
             if stream.is_abandoned() {
+                current.store(count.get(), Ordering::Relaxed);
                 return Err(ConvertError::Abandoned);
             }
             return Err(fault.named(name, format, count.get()));

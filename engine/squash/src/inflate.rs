@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::{self, Read};
 
-use crate::decompress::{self, Format};
+use crate::decompress::{self, Allowance, Format};
 
 /// A stream, inflated if it was compressed with gzip or zstd, which is seen from its first bytes.
 pub struct Inflated<'a> {
@@ -29,7 +29,7 @@ impl fmt::Debug for Inflated<'_> {
 ///
 /// The first bytes cannot be read.
 pub fn inflate<'a>(reader: Box<dyn Read + Send + 'a>) -> io::Result<Inflated<'a>> {
-    let (format, stream) = decompress::open(reader)?;
+    let (format, stream) = decompress::open(reader, Allowance::default())?;
     Ok(Inflated {
         reader: Box::new(stream),
         was_compressed: matches!(format, Format::Gzip | Format::Zstd),

@@ -4,6 +4,7 @@
 //! what the image holds; the format half stores it and reads it again. Knows nothing of
 //! registries, stores or mounts.
 
+pub mod browse;
 mod convert;
 mod decompress;
 mod format;

@@ -2,6 +2,7 @@
 
 mod arguments;
 mod commands;
+mod looking;
 mod plan;
 mod running;
 mod shown;

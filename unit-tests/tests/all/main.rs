@@ -7,8 +7,10 @@
 )]
 #![expect(clippy::too_many_lines, clippy::type_complexity, reason = "a test is often a table")]
 
+mod bombs;
 mod cli;
 mod config;
+mod fuzz;
 mod hooks;
 mod image;
 mod launch;

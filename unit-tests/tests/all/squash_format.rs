@@ -1,5 +1,6 @@
 //! The squashfs format: what was written is read again, damage is an answer and no accident.
 
+mod browsing;
 mod damage;
 mod sample;
 mod serving;

@@ -64,6 +64,19 @@ pub enum ConvertError {
         /// What is wrong.
         source: EntryError,
     },
+    /// A layer is longer than its compressed size accounts for.
+    #[error(
+        "layer `{layer}` inflates to more than {limit} bytes, the most that a layer of its size \
+         may, within entry {entry}"
+    )]
+    Inflated {
+        /// The layer's name.
+        layer: String,
+        /// The entry within which the limit was met, counted from 1.
+        entry: u64,
+        /// The limit in bytes.
+        limit: u64,
+    },
     /// The squashfs file cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),
@@ -73,6 +86,14 @@ pub enum ConvertError {
 }
 
 impl ConvertError {
+    /// The same with the entry that was being merged, where it wants one.
+    pub(super) fn at_entry(mut self, number: u64) -> Self {
+        if let Self::Inflated { entry, .. } = &mut self {
+            *entry = number;
+        }
+        self
+    }
+
     /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
@@ -81,7 +102,7 @@ impl ConvertError {
             Self::NoArchive { .. } => {
                 "the reference may name something else than a container image"
             }
-            Self::Archive { .. } | Self::Entry { .. } => {
+            Self::Archive { .. } | Self::Entry { .. } | Self::Inflated { .. } => {
                 "the image is damaged or was built wrong: rebuild it, or report it to its publisher"
             }
             Self::Layers(_) | Self::Read { .. } | Self::Abandoned => return None,

@@ -9,6 +9,9 @@ use crate::tree::{Metadata, NodeId, Xattrs};
 const NAME_SIZE_MAX: usize = 255;
 const VALUE_SIZE_MAX: usize = 65536;
 
+/// Linux's limit for what `listxattr(2)` returns: names, each with a zero byte.
+pub(super) const XATTR_LIST_MAX: usize = 65536;
+
 /// What is charged for an attribute, besides its bytes.
 const XATTR_SIZE: u64 = 64;
 
@@ -35,7 +38,7 @@ impl<S: ContentSink> Merger<S> {
     }
 
     fn xattrs(&mut self, entry: &Entry) -> Result<Option<Xattrs>, EntryError> {
-        let mut kept = Vec::new();
+        let (mut kept, mut listed) = (Vec::new(), 0);
         for (name, value) in entry.xattrs.iter().filter(|(name, _)| is_kept(name, entry)) {
             for (part, length, limit) in
                 [("name", name.len(), NAME_SIZE_MAX), ("value", value.len(), VALUE_SIZE_MAX)]
@@ -45,7 +48,11 @@ impl<S: ContentSink> Merger<S> {
                     return Err(EntryError::Xattr { name, part, length, limit });
                 }
             }
+            listed += name.len() + 1;
             kept.push((name.as_slice().into(), value.as_slice().into()));
+        }
+        if listed > XATTR_LIST_MAX {
+            return Err(EntryError::XattrList { length: listed });
         }
         if kept.is_empty() {
             return Ok(None);

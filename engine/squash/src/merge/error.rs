@@ -1,6 +1,10 @@
 //! Why an entry cannot be applied.
 
-use super::{COMPONENT_SIZE_MAX, FILE_SIZE_MAX, PATH_SIZE_MAX, TARGET_SIZE_MAX, TREE_SIZE_MAX};
+use super::attributes::XATTR_LIST_MAX;
+use super::{
+    COMPONENT_SIZE_MAX, ENTRIES_MAX, FILE_SIZE_MAX, PATH_SIZE_MAX, STEPS_MAX, TARGET_SIZE_MAX,
+    TREE_SIZE_MAX,
+};
 use crate::tar::TarError;
 
 pub(super) use crate::tar::shown;
@@ -105,6 +109,21 @@ pub enum EntryError {
         /// The limit.
         limit: usize,
     },
+    /// An entry has more attributes than Linux lists.
+    #[error(
+        "names of extended attributes of {length} bytes together, at most {XATTR_LIST_MAX} are \
+         allowed"
+    )]
+    XattrList {
+        /// Bytes of all names, each with a zero byte.
+        length: usize,
+    },
+    /// The layers have too many entries.
+    #[error("more than {ENTRIES_MAX} entries in all layers")]
+    Entries,
+    /// Paths of entries lead through too many links and directories.
+    #[error("more than {STEPS_MAX} names to be looked up for all entries")]
+    Steps,
     /// The image has too many entries for the memory that conversion may take.
     #[error("names and attributes of the image take more than {TREE_SIZE_MAX} bytes")]
     TreeSize,

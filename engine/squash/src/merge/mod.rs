@@ -31,6 +31,15 @@ pub const FILE_SIZE_MAX: u64 = 1 << 41;
 /// Most memory in bytes for all that is not file data: 1 GiB, or some five million entries.
 pub const TREE_SIZE_MAX: u64 = 1 << 30;
 
+/// Most entries in all layers of an image, whiteouts and repetitions included. Half as many fill
+/// [`TREE_SIZE_MAX`], unless they are of what is there already.
+pub const ENTRIES_MAX: u64 = 1 << 24;
+
+/// Most names looked up for all entries of an image together: half a minute. A million entries
+/// of ten components each need a thirtieth; links and opaque directories can be made such that each
+/// entry needs hundreds of thousands.
+pub const STEPS_MAX: u64 = 1 << 28;
+
 /// What a node and its name are charged, besides the bytes of its strings.
 const NODE_SIZE: u64 = 192;
 
@@ -87,6 +96,8 @@ pub struct Merger<S> {
     xattrs: HashSet<Xattrs>,
     size: u64,
     unpacked: u64,
+    entries: u64,
+    steps: u64,
 }
 
 impl<S: ContentSink> Merger<S> {
@@ -104,6 +115,8 @@ impl<S: ContentSink> Merger<S> {
             xattrs: HashSet::new(),
             size: 0,
             unpacked: 0,
+            entries: 0,
+            steps: 0,
         }
     }
 
@@ -123,11 +136,15 @@ impl<S: ContentSink> Merger<S> {
         entry: &Entry,
         archive: &mut Archive<R>,
     ) -> Result<(), MergeError<S::Error>> {
+        self.entries += 1;
+        if self.entries > ENTRIES_MAX {
+            return Err(EntryError::Entries.into());
+        }
         let components = path::clean(&entry.path)?;
         let Some((&name, above)) = components.split_last() else {
             return Ok(self.describe_root(entry)?);
         };
-        let place = path::resolve(&self.tree, above)?;
+        let place = self.resolve(above)?;
         if let Some(hidden) = name.strip_prefix(whiteout::PREFIX) {
             return Ok(self.white_out(&place, hidden)?);
         }
@@ -217,12 +234,13 @@ impl<S: ContentSink> Merger<S> {
     }
 
     /// The node that a hard link names: the last component is not followed, those before are.
-    fn link_target(&self, entry: &Entry) -> Result<NodeId, EntryError> {
+    fn link_target(&mut self, entry: &Entry) -> Result<NodeId, EntryError> {
         let components = path::clean(&entry.link)?;
         let missing = || EntryError::LinkTarget { target: error::shown(&entry.link) };
         let directory = || EntryError::LinkToDirectory { target: error::shown(&entry.link) };
         let Some((&name, above)) = components.split_last() else { return Err(directory()) };
-        let id = path::resolve(&self.tree, above)?
+        let id = self
+            .resolve(above)?
             .directory(&self.tree)
             .and_then(|parent| self.child(parent, name))
             .ok_or_else(missing)?;
@@ -282,6 +300,18 @@ impl<S: ContentSink> Merger<S> {
         Node { metadata, kind: Kind::Directory(BTreeMap::new()) }
     }
 
+    fn resolve(&mut self, components: &[&[u8]]) -> Result<Place, EntryError> {
+        let place = path::resolve(&self.tree, components)?;
+        self.count_steps(place.steps_taken())?;
+        Ok(place)
+    }
+
+    /// Counts names that were looked up.
+    fn count_steps(&mut self, steps: u64) -> Result<(), EntryError> {
+        self.steps += steps;
+        if self.steps > STEPS_MAX { Err(EntryError::Steps) } else { Ok(()) }
+    }
+
     fn add(&mut self, node: Node) -> Result<NodeId, EntryError> {
         self.charge(NODE_SIZE)?;
         self.touched.push(self.layer);
@@ -311,5 +341,80 @@ impl<S: ContentSink> Merger<S> {
     fn charge(&mut self, bytes: u64) -> Result<(), EntryError> {
         self.size += bytes;
         if self.size > TREE_SIZE_MAX { Err(EntryError::TreeSize) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use super::*;
+
+    struct Nowhere;
+
+    impl ContentSink for Nowhere {
+        type Error = Infallible;
+
+        fn start_file(&mut self) -> Result<(), Infallible> {
+            Ok(())
+        }
+
+        fn append(&mut self, _data: &[u8]) -> Result<(), Infallible> {
+            Ok(())
+        }
+
+        fn append_zeros(&mut self, _length: u64) -> Result<(), Infallible> {
+            Ok(())
+        }
+
+        fn end_file(&mut self) -> Result<ContentId, Infallible> {
+            Ok(ContentId(0))
+        }
+    }
+
+    fn directory(path: &str) -> Entry {
+        Entry {
+            entry_type: EntryType::Directory,
+            path: path.as_bytes().to_vec(),
+            link: Vec::new(),
+            size: 0,
+            mode: 0o755,
+            uid: 0,
+            gid: 0,
+            mtime: 0,
+            device: (0, 0),
+            xattrs: Vec::new(),
+        }
+    }
+
+    fn apply(merger: &mut Merger<Nowhere>, path: &str) -> Result<(), String> {
+        let mut archive = Archive::new(&b""[..]);
+        merger.apply(&directory(path), &mut archive).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn one_entry_more_than_the_limit_is_refused_though_it_adds_nothing() {
+        let mut merger = Merger::new(Nowhere, 0);
+        merger.begin_layer();
+        merger.entries = ENTRIES_MAX - 1;
+        assert_eq!(apply(&mut merger, "a"), Ok(()));
+        let refused = "more than 16777216 entries in all layers".to_owned();
+        assert_eq!(apply(&mut merger, "a"), Err(refused));
+    }
+
+    #[test]
+    fn lookups_of_all_entries_together_are_limited() {
+        let refused =
+            || Err("more than 268435456 names to be looked up for all entries".to_owned());
+        for (path, steps) in [("a/b/c/d", 3), ("a/.wh..wh..opq", 5)] {
+            let mut merger = Merger::new(Nowhere, 0);
+            merger.begin_layer();
+            for made in ["a/b/c", "a/x", "a/y"] {
+                assert_eq!(apply(&mut merger, made), Ok(()));
+            }
+            merger.steps = STEPS_MAX - steps;
+            assert_eq!(apply(&mut merger, path), Ok(()), "{path}");
+            assert_eq!(apply(&mut merger, path), refused(), "{path}");
+        }
     }
 }

@@ -30,6 +30,8 @@ pub(super) struct Place {
     steps: Vec<Step>,
     /// Length of the path up to each step.
     lengths: Vec<usize>,
+    /// Names that were looked at on the way.
+    taken: u64,
 }
 
 /// Splits a path by its text alone: `.` and empty components vanish, `..` takes one away and
@@ -62,7 +64,7 @@ pub(super) fn child(tree: &Tree, parent: NodeId, name: &[u8]) -> Option<NodeId> 
 /// one takes it away.
 pub(super) fn resolve(tree: &Tree, components: &[&[u8]]) -> Result<Place, EntryError> {
     let mut place = Place::default();
-    let mut links = 0;
+    let (mut links, mut taken) = (0, 0);
     // What is still to be followed for one component: rests of link targets, last first.
     let mut pending = Vec::new();
     for &component in components {
@@ -73,6 +75,7 @@ pub(super) fn resolve(tree: &Tree, components: &[&[u8]]) -> Result<Place, EntryE
                 None => (rest, None),
             };
             pending.extend(rest);
+            taken += 1;
             match name {
                 b"" | b"." => continue,
                 b".." => {
@@ -96,10 +99,17 @@ pub(super) fn resolve(tree: &Tree, components: &[&[u8]]) -> Result<Place, EntryE
             }
         }
     }
+    place.taken = taken;
     Ok(place)
 }
 
 impl Place {
+    /// Names that were looked at to find it, `.` and `..` too: more than there are steps where
+    /// there were links.
+    pub(super) fn steps_taken(&self) -> u64 {
+        self.taken
+    }
+
     /// The directory that the path leads to; None if there is none.
     pub(super) fn directory(&self, tree: &Tree) -> Option<NodeId> {
         let id = self.steps.last().map_or(Some(Tree::ROOT), |step| step.node)?;

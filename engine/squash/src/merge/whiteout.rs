@@ -22,10 +22,10 @@ impl<S: ContentSink> Merger<S> {
         }
         let Some(parent) = place.directory(&self.tree) else { return Ok(()) };
         if name == OPAQUE {
-            self.remove_older(parent);
+            self.remove_older(parent)?;
         } else if let Some(id) = self.child(parent, name) {
             if self.is_touched(parent, name, id) {
-                self.remove_older(id);
+                self.remove_older(id)?;
             } else {
                 self.remove(parent, name);
             }
@@ -34,15 +34,17 @@ impl<S: ContentSink> Merger<S> {
     }
 
     /// Removes what the current layer has not touched below a directory.
-    fn remove_older(&mut self, top: NodeId) {
+    fn remove_older(&mut self, top: NodeId) -> Result<(), EntryError> {
         let mut pending = vec![top];
         while let Some(directory) = pending.pop() {
             let Kind::Directory(names) = &mut self.tree.node_mut(directory).kind else { continue };
             let mut names = std::mem::take(names);
+            self.count_steps(names.len() as u64)?;
             names.retain(|name, id| self.is_touched(directory, name, *id));
             pending.extend(names.values());
             self.tree.node_mut(directory).kind = Kind::Directory(names);
         }
+        Ok(())
     }
 
     fn is_touched(&self, parent: NodeId, name: &[u8], id: NodeId) -> bool {

@@ -29,6 +29,27 @@ pub struct StoredBlock {
     pub(super) is_fragment: bool,
 }
 
+impl StoredBlock {
+    /// Where it is in the image.
+    pub(crate) fn position(&self) -> u64 {
+        self.position
+    }
+
+    fn name(&self) -> &'static str {
+        if self.is_fragment { "a fragment block" } else { "a data block" }
+    }
+
+    /// Whether it holds the tails of several files.
+    pub(crate) fn is_fragment(&self) -> bool {
+        self.is_fragment
+    }
+
+    /// Whether both have as many bytes in their images, compressed or not alike.
+    pub(crate) fn has_size_of(&self, other: &Self) -> bool {
+        (self.size, self.length, self.is_fragment) == (other.size, other.length, other.is_fragment)
+    }
+}
+
 /// A piece of a file, a block long at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Extent {
@@ -57,6 +78,19 @@ struct Mark {
     sizes: Cursor,
     /// Where the block is.
     position: u64,
+}
+
+/// A walk through a file's pieces, from its start to its end.
+#[derive(Debug, Clone)]
+pub(crate) struct ExtentWalk {
+    index: u64,
+    mark: Mark,
+}
+
+impl ExtentWalk {
+    pub(crate) fn new(file: &FilePlace) -> Self {
+        Self { index: 0, mark: Mark { sizes: file.blocks, position: file.start } }
+    }
 }
 
 impl BlockMarks {
@@ -97,35 +131,53 @@ impl ImageReader<'_> {
         first: u64,
         count: u64,
     ) -> Result<Vec<Extent>, ReadError> {
+        let block_size = u64::from(self.image.superblock().block_size);
+        let listed = self.listed(file)?;
+        let end = first.saturating_add(count).min(file.size.div_ceil(block_size));
+        let mark = self.find_block(file, marks, first.min(listed))?;
+        let mut walk = ExtentWalk { index: first, mark };
+        let mut extents = Vec::new();
+        while walk.index < end {
+            extents.extend(self.next_extent(file, &mut walk)?);
+        }
+        Ok(extents)
+    }
+
+    /// The piece of a file at which a walk is; none at the file's end.
+    pub(crate) fn next_extent(
+        &mut self,
+        file: &FilePlace,
+        walk: &mut ExtentWalk,
+    ) -> Result<Option<Extent>, ReadError> {
         let block_size = self.image.superblock().block_size;
-        let listed = file.block_count(block_size);
+        let listed = self.listed(file)?;
+        let begin = walk.index.saturating_mul(u64::from(block_size));
+        let Some(left) = file.size.checked_sub(begin).filter(|&left| left > 0) else {
+            return Ok(None);
+        };
+        let length = u32::try_from(left).unwrap_or(u32::MAX).min(block_size);
+        walk.index += 1;
+        if walk.index > listed {
+            let block = self.fragment(file.fragment)?;
+            return Ok(Some(Extent::Stored { block, start: file.offset, length }));
+        }
+        let mark = &mut walk.mark;
+        let size = u32::from_le_bytes(self.metadata.read_array(&mut mark.sizes)?);
+        if size == 0 {
+            return Ok(Some(Extent::Hole(length)));
+        }
+        let block = StoredBlock { position: mark.position, size, length, is_fragment: false };
+        mark.position = mark.position.saturating_add(u64::from(size & !BLOCK_RAW));
+        Ok(Some(Extent::Stored { block, start: 0, length }))
+    }
+
+    /// Blocks in a file's list, where there are not too many.
+    fn listed(&self, file: &FilePlace) -> Result<u64, ReadError> {
+        let listed = file.block_count(self.image.superblock().block_size);
         if listed > BLOCKS_MAX {
             return Err(damaged("a file of too many blocks", file.start));
         }
-        let total = file.size.div_ceil(u64::from(block_size));
-        let end = first.saturating_add(count).min(total);
-        let mut extents = Vec::new();
-        let mut mark = self.find_block(file, marks, first.min(listed))?;
-        for index in first..end.min(listed) {
-            let left = file.size - index * u64::from(block_size);
-            let length = u32::try_from(left).unwrap_or(u32::MAX).min(block_size);
-            let size = u32::from_le_bytes(self.metadata.read_array(&mut mark.sizes)?);
-            extents.push(if size == 0 {
-                Extent::Hole(length)
-            } else {
-                let (position, is_fragment) = (mark.position, false);
-                let block = StoredBlock { position, size, length, is_fragment };
-                Extent::Stored { block, start: 0, length }
-            });
-            mark.position = mark.position.saturating_add(u64::from(size & !BLOCK_RAW));
-        }
-        if first <= listed && listed < end {
-            let block = self.fragment(file.fragment)?;
-            let left = file.size - listed * u64::from(block_size);
-            let length = u32::try_from(left).unwrap_or(u32::MAX);
-            extents.push(Extent::Stored { block, start: file.offset, length });
-        }
-        Ok(extents)
+        Ok(listed)
     }
 
     /// Adds up the sizes of the blocks before `index`.
@@ -201,20 +253,15 @@ impl<'a> BlockReader<'a> {
     /// The image cannot be read, or is damaged; `plain` holds anything then.
     pub fn read(&mut self, block: StoredBlock, plain: &mut Vec<u8>) -> Result<(), ReadError> {
         let StoredBlock { position, size, length, is_fragment } = block;
-        let what = if is_fragment { "a fragment block" } else { "a data block" };
-        let stored = (size & !BLOCK_RAW) as usize;
-        if stored == 0 || stored > self.image.superblock().block_size as usize {
-            return Err(damaged("a block of an impossible size", position));
-        }
+        let what = block.name();
         let is_raw = size & BLOCK_RAW != 0;
-        let buffer = if is_raw { &mut *plain } else { &mut self.stored };
-        buffer.resize(stored, 0);
-        self.image.read_exact_at(buffer, position).map_err(|source| ReadError::Io {
-            what,
-            position,
-            source,
-        })?;
-        if !is_raw {
+        if is_raw {
+            self.read_stored(block, plain)?;
+        } else {
+            let mut stored = std::mem::take(&mut self.stored);
+            let read = self.read_stored(block, &mut stored);
+            self.stored = stored;
+            read?;
             self.decompressor
                 .decompress(&self.stored, plain, length as usize)
                 .map_err(|source| ReadError::Decompress { what, position, source })?;
@@ -223,5 +270,21 @@ impl<'a> BlockReader<'a> {
             return Err(damaged("a data block of a wrong length", position));
         }
         Ok(())
+    }
+
+    /// Reads a block as it is stored into `stored`, whose content is replaced.
+    pub(crate) fn read_stored(
+        &self,
+        block: StoredBlock,
+        stored: &mut Vec<u8>,
+    ) -> Result<(), ReadError> {
+        let position = block.position;
+        let size = (block.size & !BLOCK_RAW) as usize;
+        if size == 0 || size > self.image.superblock().block_size as usize {
+            return Err(damaged("a block of an impossible size", position));
+        }
+        stored.resize(size, 0);
+        let failed = |source| ReadError::Io { what: block.name(), position, source };
+        self.image.read_exact_at(stored, position).map_err(failed)
     }
 }

@@ -82,6 +82,11 @@ impl<'a> ImageReader<'a> {
         Ok(Self { image, metadata: MetadataReader::new(image)? })
     }
 
+    /// The image that it reads.
+    pub fn image(&self) -> &'a Image<'a> {
+        self.image
+    }
+
     /// Where the root directory's inode is.
     pub fn image_root(&self) -> InodeReference {
         self.image.root()
@@ -134,6 +139,19 @@ impl<'a> ImageReader<'a> {
         let ids = u64::from(self.image.superblock.ids);
         let entry = self.table_entry::<4>(table, (ids, u64::from(index)))?;
         Ok(u32::from_le_bytes(entry))
+    }
+
+    /// The same from `real` ids by index, which the file's own table may not have (see `writer`).
+    ///
+    /// # Errors
+    ///
+    /// As [`ImageReader::inode`]; an index that `real` does not have is damage.
+    pub fn owner(&mut self, index: u16, real: Option<&[u32]>) -> Result<u32, ReadError> {
+        let Some(real) = real else { return self.id(index) };
+        let table = self.image.superblock.id_table;
+        real.get(usize::from(index))
+            .copied()
+            .ok_or_else(|| damaged("an owner beyond its table", table))
     }
 
     /// An entry of a table that is found by a list of its blocks at `index`; there are `count`.

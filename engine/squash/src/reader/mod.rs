@@ -17,6 +17,7 @@ mod metadata;
 mod superblock;
 mod xattr;
 
+pub(crate) use blocks::ExtentWalk;
 pub use blocks::{BlockMarks, BlockReader, Extent, StoredBlock};
 pub use content::{ContentReader, FragmentCache, Piece};
 pub use directory::{Entries, Entry};

@@ -7,7 +7,7 @@ use std::io::BufRead;
 use super::header::{self, Block, Header};
 use super::pax::Records;
 use super::sparse::{self, DataMap, PaxFormat, Segment};
-use super::{BLOCK_SIZE, Entry, EntryType, META_SIZE_MAX, TarError};
+use super::{BLOCK_SIZE, Entry, EntryType, GLOBAL_SIZE_MAX, META_SIZE_MAX, TarError};
 
 /// Part of a file's data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +89,14 @@ impl<R: BufRead> Archive<R> {
                 b'g' => {
                     let global = Records::parse(&self.meta(&header, "a global PAX header")?)?;
                     self.defaults = global.or(&self.defaults);
+                    let (given, limit) = (self.defaults.size() as u64, GLOBAL_SIZE_MAX as u64);
+                    if given > limit {
+                        return Err(TarError::TooLarge {
+                            what: "global PAX headers",
+                            given,
+                            limit,
+                        });
+                    }
                 }
                 b'L' => long_name = Some(self.meta(&header, "a GNU long name")?),
                 b'K' => long_link = Some(self.meta(&header, "a GNU long link")?),

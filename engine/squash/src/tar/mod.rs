@@ -22,6 +22,10 @@ pub const BLOCK_SIZE: usize = 512;
 /// Largest PAX header, GNU long name or long link in bytes; libarchive's and Go's limit.
 pub const META_SIZE_MAX: u64 = 1 << 20;
 
+/// Largest sum in bytes of what all global PAX headers of an archive set: it is kept, and looked
+/// at for each entry. Programs write a comment of some 50 bytes there.
+pub const GLOBAL_SIZE_MAX: usize = 64 << 10;
+
 /// Most segments of data in one sparse file.
 pub const SPARSE_SEGMENTS_MAX: usize = 1 << 20;
 

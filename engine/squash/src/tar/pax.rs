@@ -60,6 +60,11 @@ impl Records {
         self
     }
 
+    /// Bytes of keywords and values.
+    pub(super) fn size(&self) -> usize {
+        self.values.iter().map(|(keyword, value)| keyword.len() + value.len()).sum()
+    }
+
     /// The value; an empty one means that the header block's own field counts.
     pub(super) fn get(&self, keyword: &str) -> Option<&[u8]> {
         self.values.get(keyword.as_bytes()).map(Vec::as_slice).filter(|value| !value.is_empty())

@@ -22,21 +22,21 @@ use crate::packed::{Packed, gzip, tar};
 const PROGRAM: &str = env!("CARGO_BIN_EXE_sarus-command");
 
 /// A user with an empty home.
-struct User {
+pub(super) struct User {
     home: TempDir,
     variables: Vec<(String, OsString)>,
     program: PathBuf,
 }
 
 /// What a command said.
-struct Said {
-    out: String,
-    err: String,
-    status: i32,
+pub(super) struct Said {
+    pub(super) out: String,
+    pub(super) err: String,
+    pub(super) status: i32,
 }
 
 impl User {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let home = tempfile::tempdir().unwrap();
         Self { home, variables: Vec::new(), program: PROGRAM.into() }
     }
@@ -47,7 +47,7 @@ impl User {
     }
 
     /// A user for whom a registry is one that speaks HTTP.
-    fn of(registry: &Registry) -> Self {
+    pub(super) fn of(registry: &Registry) -> Self {
         let user = Self::new();
         user.put(
             ".config/containers/registries.conf",
@@ -56,18 +56,18 @@ impl User {
         user
     }
 
-    fn put(&self, name: &str, content: &str) -> PathBuf {
+    pub(super) fn put(&self, name: &str, content: &str) -> PathBuf {
         let path = self.path(name);
         fs::DirBuilder::new().recursive(true).create(path.parent().unwrap()).unwrap();
         fs::File::create(&path).unwrap().write_all(content.as_bytes()).unwrap();
         path
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.home.path().join(name)
     }
 
-    fn sarus(&self, words: &[&str]) -> Said {
+    pub(super) fn sarus(&self, words: &[&str]) -> Said {
         self.sarus_with(words, "")
     }
 
@@ -91,33 +91,33 @@ impl User {
     }
 
     /// The output of a command that succeeds.
-    fn output(&self, words: &[&str]) -> String {
+    pub(super) fn output(&self, words: &[&str]) -> String {
         let said = self.sarus(words);
         assert_eq!(said.status, 0, "{words:?}: {}", said.err);
         said.out
     }
 
     /// The message of a command that fails, with status 125 and nothing on standard output.
-    fn failure(&self, words: &[&str]) -> String {
+    pub(super) fn failure(&self, words: &[&str]) -> String {
         let said = self.sarus(words);
         assert_eq!((said.status, said.out.as_str()), (125, ""), "{words:?}");
         said.err
     }
 
-    fn json(&self, words: &[&str]) -> Value {
+    pub(super) fn json(&self, words: &[&str]) -> Value {
         serde_json::from_str(&self.output(words)).unwrap()
     }
 }
 
 /// A registry with one image under every name, over HTTP; `locked`: for user `ada` only.
-struct Registry {
-    host: String,
+pub(super) struct Registry {
+    pub(super) host: String,
     requests: Arc<Mutex<Vec<String>>>,
-    image: Packed,
+    pub(super) image: Packed,
 }
 
 impl Registry {
-    fn serve(image: Packed, locked: bool) -> Self {
+    pub(super) fn serve(image: Packed, locked: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let host = listener.local_addr().unwrap().to_string();
         let requests = Arc::new(Mutex::new(Vec::new()));
@@ -131,7 +131,7 @@ impl Registry {
         Self { host, requests, image }
     }
 
-    fn name(&self, name: &str) -> String {
+    pub(super) fn name(&self, name: &str) -> String {
         format!("{}/{name}", self.host)
     }
 

@@ -1,0 +1,25 @@
+//! What is fuzzed: one function for each parser of what strangers, users or sites wrote.
+//!
+//! A function takes any bytes and returns; a panic is a finding. Besides, each asks what must hold
+//! of an input that is accepted. They are run by libFuzzer (`ci/fuzz`, `cargo fuzz`), and by a unit
+//! test over the corpus and mutations of it.
+
+mod squash;
+mod text;
+
+pub use squash::{layer, squashfs, tar};
+pub use text::{config, hook, manifest, reference, registries, request, seccomp};
+
+/// All targets by the name of their corpus.
+pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+    ("reference", reference),
+    ("manifest", manifest),
+    ("tar", tar),
+    ("layer", layer),
+    ("squashfs", squashfs),
+    ("config", config),
+    ("hook", hook),
+    ("seccomp", seccomp),
+    ("registries", registries),
+    ("request", request),
+];
