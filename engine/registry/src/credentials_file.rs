@@ -78,7 +78,10 @@ pub(crate) fn paths(environment: &Environment) -> Vec<PathBuf> {
         .map(PathBuf::from)
         .or_else(|| environment.home().map(|home| home.join(".docker")));
     [
-        environment.runtime_dir().map(|folder| folder.join("containers/auth.json")),
+        Some(match environment.runtime_dir() {
+            Some(folder) => folder.join("containers/auth.json"),
+            None => environment.run_dir().join("auth.json"),
+        }),
         environment.user_containers().map(|folder| folder.join("auth.json")),
         docker.map(|folder| folder.join("config.json")),
     ]
