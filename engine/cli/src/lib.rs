@@ -16,6 +16,7 @@ pub mod mounts;
 pub mod output;
 pub mod parse_error;
 pub mod plan;
+pub mod policy;
 mod progress;
 mod pull;
 mod run;

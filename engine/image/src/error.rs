@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use sarus_oci::{DocumentError, ReferenceError};
+use sarus_policy::PolicyError;
 use sarus_registry::RegistryError;
 use sarus_squash::{ConvertError, OwnersError, ReadError, UnpackError};
 use sarus_store::StoreError;
@@ -18,6 +19,9 @@ pub enum ImageError {
     /// The registry could not be asked, or gave no image.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// The signature policy cannot be used, or does not let the image in.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
     /// The image's configuration is none.
     #[error("cannot use the image `{image}`")]
     Config {
@@ -150,6 +154,7 @@ impl ImageError {
             Self::Store(error) => error.hint(),
             Self::Reference(error) => error.hint(),
             Self::Registry(error) => error.hint(),
+            Self::Policy(error) => error.hint(),
             Self::Config { source, .. } => source.hint(),
             Self::Convert { source, .. } => source.hint(),
             Self::Duplicate { .. } => Some("raise the limit of open files: `ulimit -n`".to_owned()),

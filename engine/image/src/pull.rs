@@ -11,10 +11,12 @@ use std::thread;
 use std::time::Duration;
 
 use sarus_oci::{ImageConfig, Platform, Reference};
+use sarus_policy::{Admission, Policy};
 use sarus_registry::Resolved;
 use sarus_squash::{ConvertError, Converted};
 use sarus_store::{Conversion, Image, METADATA_VERSION, Metadata, Pending, Store, StoreError};
 
+use crate::admit::admit;
 use crate::fetch::{Fetch, is_altered};
 use crate::{ImageError, LayerSize, Observer, Source};
 
@@ -38,6 +40,8 @@ pub struct PullSettings {
     pub blob_cache_bytes: u64,
     /// Time for which an image without a name is kept.
     pub removal_grace: Duration,
+    /// Which images are let in.
+    pub policy: Policy,
 }
 
 /// What a pull came to.
@@ -49,10 +53,13 @@ pub struct Pulled {
     pub found_as: Reference,
     /// The store had it before; nothing but the name was written.
     pub up_to_date: bool,
+    /// Why the policy let it in.
+    pub admission: Admission,
 }
 
 /// Makes sure that `store` has the image that `reference` means on `platform` now, and that the
-/// reference is a name of it.
+/// reference is a name of it. The signature policy decides first, also about an image that is
+/// in the store already: the name is what makes it one to run. Its decision is kept with the name.
 ///
 /// # Errors
 ///
@@ -68,15 +75,19 @@ pub fn pull<S: Source + ?Sized>(
         return Err(StoreError::ReadOnly { root: store.root().to_owned() }.into());
     }
     let resolved = source.resolve(reference, platform)?;
+    let admission = admit(source, &resolved, &settings.policy)?;
+    let record = serde_json::to_value(&admission).ok();
+    let tag =
+        |image: &Image| store.tag_admitted((reference, platform), &image.digest, record.clone());
     let job = Job { source, store, resolved: &resolved, settings, observer };
     let (image, up_to_date) = job.ensure()?;
-    match store.tag(reference, platform, &image.digest) {
-        Ok(()) => Ok(Pulled { image, found_as: resolved.reference, up_to_date }),
+    match tag(&image) {
+        Ok(()) => Ok(Pulled { image, found_as: resolved.reference, up_to_date, admission }),
         // A removal on another node took it away between two steps: it was not up to date then.
         Err(StoreError::Vanished { .. }) if up_to_date => {
             let image = job.convert()?;
-            store.tag(reference, platform, &image.digest)?;
-            Ok(Pulled { image, found_as: resolved.reference, up_to_date: false })
+            tag(&image)?;
+            Ok(Pulled { image, found_as: resolved.reference, up_to_date: false, admission })
         }
         Err(error) => Err(error.into()),
     }

@@ -32,12 +32,14 @@ mod life_cycle;
 mod privilege;
 mod pull;
 mod registries;
+mod resume;
 mod run;
 mod run_options;
 mod seccomp;
 mod setuid;
 mod setuid_attacks;
 mod sharing;
+mod signatures;
 mod slurm;
 mod slurm_speed;
 

@@ -15,6 +15,7 @@ mod launch;
 mod oci;
 mod packed;
 mod place;
+mod policy;
 mod registry;
 mod seccomp;
 mod squash_format;
