@@ -124,7 +124,14 @@ impl PolicyError {
                  `matchRepository` accepts that"
                     .to_owned()
             }
-            _ => return None,
+            Refusal::Signatures { .. } => {
+                "ask who publishes the image for the key and a signature of this very manifest"
+                    .to_owned()
+            }
+            Refusal::KeyUnreadable { .. } | Refusal::Key { .. } => {
+                "the policy's `keyPath` or `keyData` must lead to a public key in PEM form"
+                    .to_owned()
+            }
         })
     }
 }

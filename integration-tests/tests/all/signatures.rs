@@ -124,6 +124,7 @@ fn assert_skopeo(session: &Session, reference: &str, accepts: bool) {
     let output = session
         .program(["skopeo", "copy", "--quiet", "--src-tls-verify=false"])
         .args([format!("docker://{reference}"), format!("dir:{}", target.display())])
+        .env("XDG_RUNTIME_DIR", session.home())
         .run();
     if target.exists() {
         fs_err::remove_dir_all(target).unwrap();
