@@ -20,6 +20,9 @@ fn image(content: &str) -> Packed {
     Image::new().layer(&Tar::new().file("content", content)).pack()
 }
 
+/// A payload, and the signature over it in base64.
+type Signed = (Vec<u8>, String);
+
 /// A key pair as cosign makes it, without its password.
 struct Signer {
     directory: PathBuf,
@@ -60,7 +63,7 @@ impl Signer {
     }
 
     /// A payload with the signature over it.
-    fn sign(&self, payload: &[u8]) -> (Vec<u8>, String) {
+    fn sign(&self, payload: &[u8]) -> Signed {
         fs_err::write(self.directory.join("payload"), payload).unwrap();
         let signature = self.openssl(&["dgst", "-sha256", "-sign", "key", "payload"]);
         (payload.to_vec(), STANDARD.encode(signature))
@@ -76,7 +79,7 @@ fn payload(name: &str, digest: &str) -> Vec<u8> {
 }
 
 /// The manifest that holds signatures, and its blobs.
-fn attached(signatures: &[(Vec<u8>, String)]) -> Packed {
+fn attached(signatures: &[Signed]) -> Packed {
     let mut blobs: BTreeMap<String, Vec<u8>> = BTreeMap::new();
     let mut describe = |media_type: &str, bytes: &[u8]| {
         blobs.insert(sha256(bytes), bytes.to_vec());
@@ -173,7 +176,7 @@ fn a_signed_image_is_let_in_and_the_decision_is_shown() {
 struct Case {
     name: &'static str,
     /// Signatures for an image, given its reference and digest.
-    sign: fn(&Signers, &str, &str) -> Vec<(Vec<u8>, String)>,
+    sign: fn(&Signers, &str, &str) -> Vec<Signed>,
     identity: Option<Value>,
     /// What the refusal says; none if the image is let in.
     refused: Option<&'static str>,

@@ -136,7 +136,7 @@ fn what_is_not_supported_is_read_and_keeps_out_only_the_images_it_speaks_of() {
     let key = r#""keyPath": "/k""#;
     for requirement in [
         format!(r#"{{"type": "signedBy", "keyType": "GPGKeys", {key}}}"#),
-        format!(r#"{{"type": "signedBy", "keyType": "GPGKeys", "keyPaths": ["/a", "/b"]}}"#),
+        r#"{"type": "signedBy", "keyType": "GPGKeys", "keyPaths": ["/a", "/b"]}"#.to_owned(),
         r#"{"type": "sigstoreSigned", "fulcio": {"caPath": "/c", "oidcIssuer": "i", "subjectEmail": "e"}, "rekorPublicKeyPath": "/r"}"#.to_owned(),
         r#"{"type": "sigstoreSigned", "pki": {"caRootsPath": "/c", "subjectEmail": "e"}}"#.to_owned(),
         format!(r#"{{"type": "sigstoreSigned", {key}, "rekorPublicKeyData": "eA=="}}"#),
@@ -391,7 +391,7 @@ fn signatures_by_each_kind_of_key_are_verified_and_the_key_is_recorded() {
     ] {
         let pair = Pair::new(algorithm, sign);
         let signature = pair.sign(&payload(NAME, MANIFEST));
-        let admission = admit(&by_path(&pair.public()), &[signature.clone()]).unwrap();
+        let admission = admit(&by_path(&pair.public()), std::slice::from_ref(&signature)).unwrap();
         let der = pair.openssl(&["pkey", "-pubin", "-in", "public.pem", "-outform", "DER"]);
         let want = Met::SigstoreSigned {
             key: pair.public().display().to_string(),
