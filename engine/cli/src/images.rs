@@ -190,10 +190,19 @@ pub(crate) fn duration(time: Duration) -> String {
 #[serde(rename_all = "camelCase")]
 struct Record<'a> {
     names: Vec<String>,
+    admissions: Vec<AdmissionLine<'a>>,
     squashfs: String,
     store: String,
     #[serde(flatten)]
     metadata: &'a sarus_image::Metadata,
+}
+
+/// Why the image was let in under one of its names.
+#[derive(Serialize)]
+struct AdmissionLine<'a> {
+    name: String,
+    #[serde(flatten)]
+    admission: &'a serde_json::Value,
 }
 
 /// `sarus inspect`
@@ -210,12 +219,19 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<(), CliError> {
         .iter()
         .map(|found| Record {
             names: found.names.iter().map(|name| name.reference.to_string()).collect(),
+            admissions: found.names.iter().filter_map(admission).collect(),
             squashfs: found.image.squashfs.to_string_lossy().into_owned(),
             store: found.store.root().to_string_lossy().into_owned(),
             metadata: &found.image.metadata,
         })
         .collect();
     output::json(&records)
+}
+
+/// Nothing where an earlier version, which kept none, gave the name.
+fn admission(name: &Name) -> Option<AdmissionLine<'_>> {
+    let admission = name.admission.as_ref().filter(|admission| admission.is_object())?;
+    Some(AdmissionLine { name: name.reference.to_string(), admission })
 }
 
 /// Removes what killed commands left. A store that cannot be written is only read.

@@ -21,6 +21,7 @@ mod names;
 pub mod output;
 pub mod parse_error;
 pub mod plan;
+pub mod policy;
 mod progress;
 mod prune;
 mod pull;

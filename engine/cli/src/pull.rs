@@ -14,6 +14,7 @@ use sarus_oci::{Platform, Reference};
 use crate::args::{CredentialArgs, PullArgs, ReportFormat};
 use crate::error::CliError;
 use crate::load::LoadJob;
+use crate::policy;
 use crate::progress::{Progress, Style};
 use crate::secret::{self, AuthFile, Login};
 use crate::settings::Settings;
@@ -74,6 +75,7 @@ impl PullJob<'_> {
         let in_memory = |source| CliError::Input { what: "the credentials", source };
         let auth_file = self.login.as_ref().map(AuthFile::new).transpose().map_err(in_memory)?;
         let mut options = Options::new(environment(auth_file.as_ref()));
+        options.registries_d.clone_from(&self.settings.config.containers_registries_d);
         options.notify = Arc::new(move |notice| notices.say(&notice.to_string()));
         let client = Client::new(options).map_err(ImageError::from)?;
         let settings = pull_settings(self.settings)?;
@@ -135,6 +137,7 @@ pub(crate) fn pull_settings(settings: &Settings) -> Result<PullSettings, CliErro
         parallel: PARALLEL_DEFAULT,
         blob_cache_bytes: config.blob_cache_size,
         removal_grace: config.removal_grace,
+        policy: policy::load(config, &Environment::of_process())?,
     })
 }
 

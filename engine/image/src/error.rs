@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use sarus_oci::{DocumentError, ReferenceError};
+use sarus_policy::PolicyError;
 use sarus_registry::RegistryError;
 use sarus_squash::browse::BrowseError;
 use sarus_squash::{ConvertError, OwnersError, ReadError, UnpackError};
@@ -25,6 +26,9 @@ pub enum ImageError {
     /// An archive or image file could not be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// The signature policy cannot be used, or does not let the image in.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
     /// The image's configuration is none.
     #[error("cannot use the image `{image}`")]
     Config {
@@ -214,6 +218,7 @@ impl ImageError {
             Self::Reference(error) => error.hint(),
             Self::Registry(error) => error.hint(),
             Self::Load(error) => error.hint(),
+            Self::Policy(error) => error.hint(),
             Self::Config { source, .. } => source.hint(),
             Self::Convert { source, .. } => source.hint(),
             Self::Elsewhere { .. } => Some("run the command again to try it from here".to_owned()),

@@ -3,6 +3,7 @@
 //! Brings registry, conversion and store together. Prints nothing: progress goes to an
 //! [`Observer`]. Finding an image to run opens a handful of files and touches no network.
 
+mod admit;
 mod error;
 mod export;
 mod fetch;
@@ -33,6 +34,7 @@ pub use stores::{Found, Stores};
 pub use timing::{Phase, Timing};
 pub use verify::{Depth, Soundness, verify, verify_file};
 
+pub use sarus_policy as policy;
 pub use sarus_registry as registry;
 pub use sarus_squash as squash;
 pub use sarus_store::{

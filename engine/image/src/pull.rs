@@ -11,10 +11,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use sarus_oci::{ImageConfig, Platform, Reference};
+use sarus_policy::{Admission, Policy};
 use sarus_registry::Resolved;
 use sarus_squash::{ConvertError, Converted};
 use sarus_store::{Conversion, Image, METADATA_VERSION, Metadata, Pending, Store, StoreError};
 
+use crate::admit::admit;
 use crate::error::Reported;
 use crate::fetch::{Fetch, Leases, is_altered};
 use crate::keeper::{Held, Keeper};
@@ -42,6 +44,8 @@ pub struct PullSettings {
     pub blob_cache_bytes: u64,
     /// Time for which an image without a name is kept.
     pub removal_grace: Duration,
+    /// Which images are let in.
+    pub policy: Policy,
 }
 
 /// What a pull came to.
@@ -55,10 +59,13 @@ pub struct Pulled {
     pub up_to_date: bool,
     /// Where the time went.
     pub timing: Timing,
+    /// Why the policy let it in.
+    pub admission: Admission,
 }
 
 /// Makes sure that `store` has the image that `reference` means on `platform` now, and that the
-/// reference is a name of it.
+/// reference is a name of it. The signature policy decides first, also about an image that is
+/// in the store already: the name is what makes it one to run. Its decision is kept with the name.
 ///
 /// # Errors
 ///
@@ -77,19 +84,24 @@ pub fn pull<S: Source + ?Sized>(
     let begun = Instant::now();
     let resolved = source.resolve(reference, platform)?;
     let mut phases = vec![watch.stop("resolve", None)];
+    let admission = admit(source, &resolved, &settings.policy)?;
+    let record = serde_json::to_value(&admission).ok();
+    let tag =
+        |image: &Image| store.tag_admitted((reference, platform), &image.digest, record.clone());
     let keeper = Keeper::start();
     let job = Job { source, store, resolved: &resolved, settings, observer, keeper };
     let (image, up_to_date) = job.ensure(&mut phases)?;
     let done = |image, up_to_date, phases| {
         let timing = Timing { total: begun.elapsed(), phases };
-        Pulled { image, found_as: resolved.reference.clone(), up_to_date, timing }
+        let found_as = resolved.reference.clone();
+        Pulled { image, found_as, up_to_date, timing, admission }
     };
-    match store.tag(reference, platform, &image.digest) {
+    match tag(&image) {
         Ok(()) => Ok(done(image, up_to_date, phases)),
         // A removal on another node took it away between two steps: it was not up to date then.
         Err(StoreError::Vanished { .. }) if up_to_date => {
             let (image, _) = job.ensure(&mut phases)?;
-            store.tag(reference, platform, &image.digest)?;
+            tag(&image)?;
             Ok(done(image, false, phases))
         }
         Err(error) => Err(error.into()),

@@ -4,7 +4,8 @@ use std::io::Write;
 
 use sarus_oci::manifest::Descriptor;
 use sarus_oci::{Digest, Hasher, Platform, Reference};
-use sarus_registry::{Client, Partial, RegistryError, Resolved};
+use sarus_policy::Subject;
+use sarus_registry::{Client, Partial, RegistryError, Resolved, Signatures};
 
 /// A place that has images. All methods block, and may be called from several threads at once.
 pub trait Source: Sync {
@@ -39,6 +40,21 @@ pub trait Source: Sync {
     ///
     /// As [`Client::digest`].
     fn digest(&self, reference: &Reference) -> Result<Digest, RegistryError>;
+
+    /// What a signature policy calls the image. A source that is no registry says so here.
+    fn subject<'a>(&'a self, resolved: &'a Resolved) -> Subject<'a> {
+        Subject::Registry(&resolved.reference)
+    }
+
+    /// What may be signatures of the image's manifest. A source that keeps none has none, so
+    /// that a policy which asks for one lets nothing in.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::signatures`].
+    fn signatures(&self, _resolved: &Resolved) -> Result<Signatures, RegistryError> {
+        Ok(Signatures::default())
+    }
 }
 
 impl Source for Client {
@@ -62,5 +78,9 @@ impl Source for Client {
 
     fn digest(&self, reference: &Reference) -> Result<Digest, RegistryError> {
         Self::digest(self, reference)
+    }
+
+    fn signatures(&self, resolved: &Resolved) -> Result<Signatures, RegistryError> {
+        Self::signatures(self, &resolved.reference, &resolved.digest)
     }
 }

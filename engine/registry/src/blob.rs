@@ -16,6 +16,8 @@ use crate::{Notice, RegistryError, failure};
 
 /// Bytes moved at once.
 const BUFFER: usize = 256 << 10;
+/// New bytes after which breaks are forgotten: a server that breaks after each byte is given up.
+const PROGRESS: u64 = 64 << 10;
 
 /// A blob on its way. Counts bytes, does not hash them.
 pub(crate) struct Blob {
@@ -26,8 +28,10 @@ pub(crate) struct Blob {
     position: u64,
     response: Response,
     host: String,
-    /// Breaks since the last byte.
+    /// Breaks since `settled`.
     breaks: u32,
+    /// The position when breaks were forgotten last.
+    settled: u64,
     /// After an error nothing can be read any more.
     failed: bool,
 }
@@ -48,6 +52,7 @@ impl Blob {
             response: answer.response,
             host: answer.host,
             breaks: 0,
+            settled: from,
             failed: false,
         };
         match blob.skip(from - begin) {
@@ -71,7 +76,9 @@ impl Blob {
                 Ok(0) => "it ended too early".to_owned(),
                 Ok(count) => {
                     self.position += count as u64;
-                    self.breaks = 0;
+                    if self.position - self.settled >= PROGRESS {
+                        (self.breaks, self.settled) = (0, self.position);
+                    }
                     if self.position > self.descriptor.size {
                         return Err(self.wrong_size(self.position));
                     }
@@ -85,7 +92,7 @@ impl Blob {
         }
     }
 
-    /// Asks for the rest after a wait, as often as is allowed without a new byte.
+    /// Asks for the rest after a wait, as often as is allowed without progress.
     fn reopen(&mut self, mut reason: String) -> Result<(), RegistryError> {
         let client = self.client.clone();
         let transport = &client.session().transport;
@@ -165,14 +172,15 @@ fn open(
         return Err(RegistryError::Size { host, object, expected, got: from });
     }
     client.at_any_place(reference, &object, |source| {
-        let ask = Ask {
-            method: Method::GET,
-            path: &format!("blobs/{}", descriptor.digest),
-            accept: None,
-            from,
-            object: &object,
+        let path = format!("blobs/{}", descriptor.digest);
+        let ask = Ask { method: Method::GET, path: &path, accept: None, from, object: &object };
+        let answer = match client.session().ask(source, &ask) {
+            // A server may refuse ranges altogether.
+            Err(RegistryError::Status { status, .. }) if from > 0 && status.starts_with("416") => {
+                client.session().ask(source, &Ask { from: 0, ..ask })?
+            }
+            answer => answer?,
         };
-        let answer = client.session().ask(source, &ask)?;
         let headers = answer.response.headers();
         let partial = answer.response.status() == StatusCode::PARTIAL_CONTENT;
         let begin = if partial { range_start(headers).unwrap_or(u64::MAX) } else { 0 };

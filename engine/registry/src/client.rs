@@ -10,7 +10,10 @@ use sarus_oci::{Digest, Hasher, Platform, Reference};
 use crate::error::{Attempt, Chain};
 use crate::registries::{self, Source};
 use crate::session::Session;
-use crate::{Credentials, Notice, Options, RegistryError, blob, login, registries_file, resolve};
+use crate::{
+    Credentials, Notice, Options, RegistryError, Signatures, blob, login, registries_file, resolve,
+    signatures,
+};
 
 /// A client of all registries. Cheap to clone; clones share connections and tokens, and may be
 /// used from several threads at once. All methods block.
@@ -161,6 +164,21 @@ impl Client {
         progress: &dyn Fn(u64),
     ) -> Result<(), RegistryError> {
         blob::download(self, (reference, descriptor), partial, progress)
+    }
+
+    /// The signatures beside the manifest with this digest, at the places where registries.d
+    /// says `use-sigstore-attachments`. `reference` is complete, as [`Resolved`] has it. None of
+    /// them is verified.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::resolve`]. That there are none is no error.
+    pub fn signatures(
+        &self,
+        reference: &Reference,
+        manifest: &Digest,
+    ) -> Result<Signatures, RegistryError> {
+        signatures::find(&self.session, reference, manifest)
     }
 
     /// Asks `registry` whether it accepts `credentials`. Stores nothing.

@@ -37,6 +37,14 @@ pub enum ConfigError {
         /// What is wrong there.
         message: String,
     },
+    /// A file of registries.d is no YAML of the expected form, or contradicts another.
+    #[error("`{}`: {message}", path.display())]
+    Yaml {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
     /// A registries configuration is of version 1.
     #[error("`{}`, line {line}: this is the obsolete version 1 of registries.conf", path.display())]
     Version1 {

@@ -12,6 +12,9 @@ use reqwest::header::HeaderValue;
 use crate::credential_program::{self, Answer};
 use crate::{ConfigError, Environment, credentials_file};
 
+/// What `credential-helpers` calls the credentials files.
+const FILES: &str = "containers-auth.json";
+
 /// A user's name and password, or a token that stands for both. Never shown by `Debug`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credentials(Kind);
@@ -79,7 +82,8 @@ pub(crate) struct Found {
 
 /// Finds the credentials for `place`, a registry and a repository in it.
 ///
-/// `helpers` are those of registries.conf, asked last.
+/// `helpers` are those of registries.conf, in order; the files stand among them by the name
+/// [`FILES`]. Without any, the files are all there is.
 pub(crate) fn find(
     environment: &Environment,
     helpers: &[String],
@@ -87,9 +91,31 @@ pub(crate) fn find(
 ) -> Result<Option<Found>, ConfigError> {
     let keys = keys(place);
     let host = keys.last().map_or(place, |host| *host);
+    if helpers.is_empty() {
+        return in_files(environment, &keys, host);
+    }
+    for helper in helpers {
+        if helper == FILES {
+            if let Some(found) = in_files(environment, &keys, host)? {
+                return Ok(Some(found));
+            }
+        } else if let Answer::Found(credentials) =
+            credential_program::get(environment, helper, host)?
+        {
+            return found(credentials, &helper_text(helper));
+        }
+    }
+    Ok(None)
+}
+
+fn in_files(
+    environment: &Environment,
+    keys: &[&str],
+    host: &str,
+) -> Result<Option<Found>, ConfigError> {
     for file in credentials_file::load(environment)? {
         let origin = format!("`{}`", file.path().display());
-        for key in &keys {
+        for key in keys {
             if let Some(helper) = file.helper(key) {
                 match credential_program::get(environment, helper, key)? {
                     Answer::Found(credentials) => return found(credentials, &helper_text(helper)),
@@ -104,11 +130,6 @@ pub(crate) fn find(
         if let Some(helper) = file.creds_store.as_deref().filter(|name| !name.is_empty())
             && let Answer::Found(credentials) = credential_program::get(environment, helper, host)?
         {
-            return found(credentials, &helper_text(helper));
-        }
-    }
-    for helper in helpers.iter().filter(|helper| *helper != "containers-auth.json") {
-        if let Answer::Found(credentials) = credential_program::get(environment, helper, host)? {
             return found(credentials, &helper_text(helper));
         }
     }

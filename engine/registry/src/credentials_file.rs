@@ -57,6 +57,13 @@ pub(crate) fn load(environment: &Environment) -> Result<Vec<CredentialsFile>, Co
             Ok(text) => files.push(parse(&text, &path)?),
             Err(error) if is_missing(&error) && environment.var("REGISTRY_AUTH_FILE").is_none() => {
             }
+            // Where root's engine made the directory for itself, a user's is not in it.
+            Err(error)
+                if error.kind() == std::io::ErrorKind::PermissionDenied
+                    && path.starts_with(environment.run_dir()) =>
+            {
+                log::debug!("no credentials: {error}");
+            }
             Err(error) => return Err(ConfigError::Read { path, source: bare(&error) }),
         }
     }
@@ -78,7 +85,10 @@ pub(crate) fn paths(environment: &Environment) -> Vec<PathBuf> {
         .map(PathBuf::from)
         .or_else(|| environment.home().map(|home| home.join(".docker")));
     [
-        environment.runtime_dir().map(|folder| folder.join("containers/auth.json")),
+        Some(match environment.runtime_dir() {
+            Some(folder) => folder.join("containers/auth.json"),
+            None => environment.run_dir().join("auth.json"),
+        }),
         environment.user_containers().map(|folder| folder.join("auth.json")),
         docker.map(|folder| folder.join("config.json")),
     ]

@@ -60,6 +60,51 @@ impl Environment {
         Some(config.join("containers"))
     }
 
+    /// `~/.config/containers`, which some files are in whatever `XDG_CONFIG_HOME` says.
+    fn home_containers(&self) -> Option<PathBuf> {
+        Some(self.home()?.join(".config/containers"))
+    }
+
+    /// Where a configuration of the user's may be, in order; the first that exists counts.
+    fn of_user(&self, name: &str) -> Vec<PathBuf> {
+        let mut folders: Vec<PathBuf> =
+            self.user_containers().into_iter().chain(self.home_containers()).collect();
+        folders.dedup();
+        folders.into_iter().map(|folder| folder.join(name)).collect()
+    }
+
+    /// Where the user's signature policy may be, in order; the first that exists counts.
+    pub fn user_policy_files(&self) -> Vec<PathBuf> {
+        self.of_user("policy.json")
+    }
+
+    /// Where the system's signature policy may be; it counts where the user has none.
+    pub fn system_policy_file(&self) -> PathBuf {
+        self.etc.join("containers/policy.json")
+    }
+
+    /// Where the user's registries.d may be, in order; the first that exists counts.
+    pub(crate) fn user_registries_d(&self) -> Vec<PathBuf> {
+        self.of_user("registries.d")
+    }
+
+    /// The files in which other engines remember what short names stand for: root's are the
+    /// system's.
+    pub(crate) fn short_name_caches(&self) -> Vec<PathBuf> {
+        let name = "containers/short-name-aliases.conf";
+        if rustix::process::geteuid().is_root() {
+            return vec![self.etc.with_file_name("var/cache").join(name)];
+        }
+        let cache = self.directory("XDG_CACHE_HOME").or_else(|| Some(self.home()?.join(".cache")));
+        cache.map(|cache| cache.join(name)).into_iter().collect()
+    }
+
+    /// Where credentials are kept when `XDG_RUNTIME_DIR` is not set.
+    pub(crate) fn run_dir(&self) -> PathBuf {
+        let uid = rustix::process::getuid().as_raw();
+        self.etc.with_file_name("run").join(format!("containers/{uid}"))
+    }
+
     /// The first executable file of this name in `PATH`.
     pub(crate) fn program(&self, name: &str) -> Option<PathBuf> {
         use std::os::unix::fs::PermissionsExt;

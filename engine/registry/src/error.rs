@@ -251,6 +251,14 @@ pub enum RegistryError {
         /// The prefix that blocks it.
         prefix: String,
     },
+    /// A short name that the configuration does not allow to be guessed.
+    #[error("the short name `{name}` may mean more than one image: {}", quoted(names))]
+    ShortName {
+        /// The short name.
+        name: String,
+        /// What it may mean.
+        names: Vec<String>,
+    },
     /// Several places were tried, and none had it.
     #[error("cannot get `{object}` from any of {} places:{}", attempts.len(), tried(attempts))]
     Nowhere {
@@ -289,6 +297,11 @@ fn credentials_used(origin: Option<&str>) -> String {
         None => "no credentials were given".to_owned(),
         Some(origin) => format!("the credentials from {origin} were not accepted"),
     }
+}
+
+fn quoted(names: &[String]) -> String {
+    let quoted: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+    quoted.join(", ")
 }
 
 fn remark(detail: &str) -> String {

@@ -5,7 +5,7 @@
 
 use std::error::Error;
 use std::io::{self, Read as _};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use reqwest::StatusCode;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
@@ -197,14 +197,20 @@ pub(crate) fn content_type(headers: &HeaderMap) -> Option<&str> {
     headers.get(CONTENT_TYPE)?.to_str().ok()
 }
 
-/// How long the server asks to wait: seconds, or a date, which is compared with the server's own.
+/// How long the server asks to wait: seconds, or a date, which is compared with the server's own
+/// clock where it tells the time, else with ours.
 pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = text.parse() {
         return Some(Duration::from_secs(seconds));
     }
-    let now = seconds_of_date(headers.get(reqwest::header::DATE)?.to_str().ok()?)?;
-    Some(Duration::from_secs(seconds_of_date(text)?.saturating_sub(now)))
+    let wanted = seconds_of_date(text)?;
+    let date = headers.get(reqwest::header::DATE).and_then(|date| date.to_str().ok());
+    let now = date.and_then(seconds_of_date).or_else(|| {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+        Some(seconds_of_date("Thu, 01 Jan 1970 00:00:00 GMT")? + now.as_secs())
+    })?;
+    Some(Duration::from_secs(wanted.saturating_sub(now)))
 }
 
 /// Seconds since some fixed day of `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110, section 5.6.7).
@@ -245,5 +251,11 @@ mod tests {
             headers.insert(reqwest::header::DATE, date.parse().unwrap());
             assert_eq!(retry_after(&headers), want.map(Duration::from_secs), "given {given}");
         }
+        // Without the server's clock it is ours: long ago, and far in the future.
+        let mut headers = HeaderMap::new();
+        headers.insert(RETRY_AFTER, date.replace("2032", "2001").parse().unwrap());
+        assert_eq!(retry_after(&headers), Some(Duration::ZERO));
+        headers.insert(RETRY_AFTER, date.replace("2032", "9999").parse().unwrap());
+        assert!(retry_after(&headers) > Some(Duration::from_secs(7_000 * 365 * 86_400)));
     }
 }

@@ -76,6 +76,10 @@ impl RegistryError {
                 "this would give away data or credentials; tell the registry's administrator"
                     .to_owned()
             }
+            Self::ShortName { name, .. } => format!(
+                "write one of these names, or give `{name}` one meaning under `[aliases]` of \
+                 registries.conf"
+            ),
             Self::Blocked { .. } => {
                 "the site's administrators decide this in registries.conf".to_owned()
             }

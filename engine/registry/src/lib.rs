@@ -22,9 +22,11 @@ mod login;
 mod options;
 mod proxy;
 mod registries;
+mod registries_d;
 mod registries_file;
 mod resolve;
 mod session;
+mod signatures;
 mod tls;
 mod transport;
 
@@ -35,3 +37,4 @@ pub use environment::Environment;
 pub use error::{Attempt, Cause, RegistryError};
 pub use login::{Saved, log_out, save};
 pub use options::{Notice, Options, Retry, Sleeper, SystemSleeper};
+pub use signatures::Signatures;

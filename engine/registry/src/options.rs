@@ -1,6 +1,7 @@
 //! How a client behaves: time limits, retries, and whom it tells what it does.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,8 @@ use crate::Environment;
 pub struct Options {
     /// Where configuration is looked up.
     pub environment: Environment,
+    /// The site's registries.d, in the place of the system's.
+    pub registries_d: Option<PathBuf>,
     /// Longest time to make a connection, TLS not included.
     pub connect_timeout: Duration,
     /// Longest time without a byte from the server, once connected.
@@ -28,7 +31,7 @@ pub struct Options {
 /// How often and after which waits a request is repeated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retry {
-    /// Repetitions after the first try; for a blob, repetitions without a new byte.
+    /// Repetitions after the first try; for a blob, repetitions without 64 KiB of progress.
     pub times: u32,
     /// Wait before the first repetition; each further one is twice as long.
     pub first_wait: Duration,
@@ -138,6 +141,7 @@ impl Options {
     pub fn new(environment: Environment) -> Self {
         Self {
             environment,
+            registries_d: None,
             connect_timeout: Duration::from_secs(20),
             stall_timeout: Duration::from_secs(60),
             retry: Retry::default(),

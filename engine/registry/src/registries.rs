@@ -6,7 +6,7 @@
 use sarus_oci::{DEFAULT_REGISTRY, Reference};
 
 use crate::RegistryError;
-use crate::registries_file::{Mirror, RegistriesFile, Rule, Serves};
+use crate::registries_file::{Mirror, RegistriesFile, Rule, Serves, ShortNameMode};
 
 /// The host that serves the registry called `docker.io`.
 pub(crate) const DOCKER_API: &str = "registry-1.docker.io";
@@ -45,16 +45,28 @@ pub(crate) fn api_host(registry: &str) -> &str {
 
 /// The places to try for `reference`, in order: at least one.
 ///
-/// A short name leads to its alias, else to each search registry, else to docker.io.
+/// A short name leads to its alias, else to each search registry, else to docker.io. A search
+/// registry that is blocked is left out, unless it is the only one.
 pub(crate) fn sources(
     file: &RegistriesFile,
     reference: &Reference,
 ) -> Result<Vec<Source>, RegistryError> {
     let mut sources = Vec::new();
+    let mut blocked = None;
     for candidate in candidates(file, reference)? {
-        sources.extend(places(file, &candidate)?);
+        match places(file, &candidate) {
+            Ok(places) => sources.extend(places),
+            Err(error @ RegistryError::Blocked { .. }) => {
+                log::debug!("{error}");
+                blocked.get_or_insert(error);
+            }
+            Err(error) => return Err(error),
+        }
     }
-    Ok(sources)
+    match blocked {
+        Some(error) if sources.is_empty() => Err(error),
+        _ => Ok(sources),
+    }
 }
 
 /// Whether the configuration allows `registry` to be insecure as a whole.
@@ -73,6 +85,10 @@ fn candidates(
     }
     match file.search.as_deref() {
         None | Some([]) => Ok(vec![reference.with_registry(DEFAULT_REGISTRY)?]),
+        Some(registries @ [_, _, ..]) if file.short_name_mode == Some(ShortNameMode::Enforcing) => {
+            let names = registries.iter().map(|registry| format!("{registry}/{short}")).collect();
+            Err(RegistryError::ShortName { name: short.to_owned(), names })
+        }
         Some(registries) => registries
             .iter()
             .map(|registry| Ok(reference.renamed(&format!("{registry}/{short}"))?))
@@ -161,6 +177,15 @@ mod tests {
         [[registry.mirror]]
         location = "digests.site"
         pull-from-mirror = "digest-only"
+        [[registry.mirror]]
+        location = "tags.site"
+        pull-from-mirror = "tag-only"
+        [[registry]]
+        prefix = "digests.org"
+        location = "digests.org"
+        mirror-by-digest-only = true
+        [[registry.mirror]]
+        location = "mirror.org/d"
         [[registry]]
         prefix = "docker.io/private"
         location = "other.site/p"
@@ -188,12 +213,45 @@ mod tests {
     }
 
     #[test]
+    fn a_short_name_with_several_meanings_is_refused_where_the_mode_is_enforcing() {
+        let search = "unqualified-search-registries = [\"a.org\", \"b.org\"]\n";
+        for (text, want) in [
+            ("short-name-mode = \"enforcing\"", Err("short name `x` may mean more than one image")),
+            ("short-name-mode = \"permissive\"", Ok(2)),
+            ("short-name-mode = \"disabled\"", Ok(2)),
+            ("short-name-mode = \"\"", Ok(2)),
+            ("", Ok(2)),
+            ("short-name-mode = \"enforcing\"\n[aliases]\nx = \"c.org/x\"", Ok(1)),
+            ("[[registry]]\nlocation = \"a.org\"\nblocked = true", Ok(1)),
+            ("[[registry]]\nprefix = \"*.org\"\nblocked = true", Err("`a.org/x` is blocked")),
+        ] {
+            let text = format!("{search}{text}");
+            let file = crate::registries_file::parse(&text, Path::new("f")).unwrap();
+            let found = sources(&file, &Reference::parse("x").unwrap());
+            match (found, want) {
+                (Ok(found), Ok(count)) => assert_eq!(found.len(), count, "{text}"),
+                (Err(error), Err(want)) => assert!(error.to_string().contains(want), "{error}"),
+                (found, want) => panic!("{text}: {found:?} instead of {want:?}"),
+            }
+        }
+    }
+
+    #[test]
     fn the_longest_prefix_decides_and_mirrors_come_first() {
         let digest = format!("debian@sha256:{}", "0".repeat(64));
         for (given, want) in [
             (
                 "debian",
-                &["mirror.site:5000/hub/library/debian insecure", "docker.io/library/debian"][..],
+                &[
+                    "mirror.site:5000/hub/library/debian insecure",
+                    "tags.site/library/debian",
+                    "docker.io/library/debian",
+                ][..],
+            ),
+            ("digests.org/x:1", &["digests.org/x"]),
+            (
+                &format!("digests.org/x@sha256:{}", "0".repeat(64)),
+                &["mirror.org/d/x", "digests.org/x"],
             ),
             (
                 &digest,
@@ -204,7 +262,14 @@ mod tests {
                 ],
             ),
             ("private/a", &["other.site/p/a"]),
-            ("privatea/a", &["mirror.site:5000/hub/privatea/a insecure", "docker.io/privatea/a"]),
+            (
+                "privatea/a",
+                &[
+                    "mirror.site:5000/hub/privatea/a insecure",
+                    "tags.site/privatea/a",
+                    "docker.io/privatea/a",
+                ],
+            ),
             ("a.lab.org/x", &["a.lab.org/x insecure"]),
             ("a.lab.org:5000/x", &["a.lab.org:5000/x insecure"]),
             ("lab.org/x", &["lab.org/x"]),

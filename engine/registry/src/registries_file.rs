@@ -18,6 +18,8 @@ pub(crate) struct RegistriesFile {
     pub(crate) search: Option<Vec<String>>,
     /// Short names with one meaning; an empty one means that the alias is withdrawn.
     pub(crate) aliases: BTreeMap<String, String>,
+    /// What to do with a short name that several search registries may have.
+    pub(crate) short_name_mode: Option<ShortNameMode>,
     /// Names of programs that hold credentials, without `docker-credential-`.
     pub(crate) credential_helpers: Vec<String>,
     /// Rules by prefix.
@@ -58,8 +60,7 @@ pub(crate) enum Serves {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct File {
     unqualified_search_registries: Option<Vec<Spanned<String>>>,
-    #[serde(rename = "short-name-mode")]
-    _short_name_mode: Option<ShortNameMode>,
+    short_name_mode: Option<ShortNameMode>,
     #[serde(rename = "additional-layer-store-auth-helper")]
     _additional_layer_store_auth_helper: Option<String>,
     credential_helpers: Option<Vec<String>>,
@@ -70,12 +71,17 @@ struct File {
     registries: Option<Spanned<serde::de::IgnoredAny>>,
 }
 
-/// Only says when to ask the user, which a batch job cannot; checked, and without effect.
-#[derive(Deserialize)]
+/// What to do with a short name that several search registries may have. Nobody is asked: a
+/// batch job cannot answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum ShortNameMode {
+pub(crate) enum ShortNameMode {
+    /// It is an error.
     Enforcing,
+    /// All are tried in order.
+    #[serde(alias = "")]
     Permissive,
+    /// All are tried in order.
     Disabled,
 }
 
@@ -138,7 +144,8 @@ pub(crate) fn parse(text: &str, path: &Path) -> Result<RegistriesFile, ConfigErr
         }
     }
     let credential_helpers = file.credential_helpers.unwrap_or_default();
-    Ok(RegistriesFile { search, aliases, credential_helpers, rules })
+    let short_name_mode = file.short_name_mode;
+    Ok(RegistriesFile { search, aliases, short_name_mode, credential_helpers, rules })
 }
 
 /// Where in which file something is, for messages.
@@ -186,6 +193,11 @@ impl Place<'_> {
         }
         let mut mirrors = Vec::new();
         for mirror in &table.mirror {
+            if table.mirror_by_digest_only && mirror.pull_from_mirror.is_some() {
+                let what = "`mirror-by-digest-only` and a mirror's `pull-from-mirror` exclude each \
+                            other";
+                return Err(self.error(mirror.location.span().start, what.to_owned()));
+            }
             let digests = if table.mirror_by_digest_only { Serves::Digests } else { Serves::All };
             mirrors.push(Mirror {
                 location: self.location(&mirror.location)?,
@@ -208,6 +220,7 @@ impl RegistriesFile {
         if later.search.is_some() {
             self.search = later.search;
         }
+        self.short_name_mode = later.short_name_mode.or(self.short_name_mode);
         if !later.credential_helpers.is_empty() {
             self.credential_helpers = later.credential_helpers;
         }
@@ -219,7 +232,8 @@ impl RegistriesFile {
 /// Reads all files that apply, in order; files that do not exist are skipped.
 ///
 /// `CONTAINERS_REGISTRIES_CONF` takes the place of the main file. A user's own main file hides
-/// the system's configuration altogether, drop-ins included, as Podman does it.
+/// the system's configuration altogether, drop-ins included, as Podman does it. Last come the
+/// aliases that other engines remember.
 pub(crate) fn load(environment: &Environment) -> Result<RegistriesFile, ConfigError> {
     let mut all = RegistriesFile::default();
     for path in paths(environment)? {
@@ -230,6 +244,13 @@ pub(crate) fn load(environment: &Environment) -> Result<RegistriesFile, ConfigEr
         };
         log::debug!("registries configuration `{}`", path.display());
         all.overlay(parse(&text, &path)?);
+    }
+    for path in environment.short_name_caches() {
+        match fs_err::read_to_string(&path) {
+            // What a user once chose counts more than what files say.
+            Ok(text) => all.aliases.extend(parse(&text, &path)?.aliases),
+            Err(error) => log::debug!("no remembered short names: {error}"),
+        }
     }
     Ok(all)
 }

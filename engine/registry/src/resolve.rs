@@ -83,6 +83,27 @@ pub(crate) fn digest(session: &Session, source: &Source) -> Result<Digest, Regis
     Ok(search.fetch(&target, wanted)?.digest)
 }
 
+/// The bytes and the media type of what `tag` names, whatever kind of manifest it is.
+pub(crate) fn document(
+    session: &Session,
+    source: &Source,
+    tag: &str,
+) -> Result<(Vec<u8>, Option<String>), RegistryError> {
+    let search = Search { session, source, platform: &Platform::host() };
+    let fetched = search.fetch(tag, None)?;
+    Ok((fetched.bytes, fetched.content_type))
+}
+
+/// A blob of at most `limit` bytes, verified.
+pub(crate) fn small_blob(
+    session: &Session,
+    source: &Source,
+    descriptor: &Descriptor,
+    limit: u64,
+) -> Result<Vec<u8>, RegistryError> {
+    Search { session, source, platform: &Platform::host() }.small_blob(descriptor, limit)
+}
+
 /// The look-up of one image at one place.
 struct Search<'a> {
     session: &'a Session,
@@ -178,7 +199,7 @@ impl Search<'_> {
 
     /// Fetches the configuration of a manifest, and takes it if its platform is the one wanted.
     fn accept(&self, fetched: Fetched, manifest: Manifest) -> Result<Selected, RegistryError> {
-        let config_bytes = self.config(&manifest.config)?;
+        let config_bytes = self.small_blob(&manifest.config, CONFIG_MAX)?;
         let config =
             ImageConfig::parse(&config_bytes).map_err(|source| self.document_error(source))?;
         let platform = config.platform().unwrap_or_else(|| self.platform.clone());
@@ -189,11 +210,12 @@ impl Search<'_> {
         Ok(Selected { manifest, fetched, config_bytes, platform })
     }
 
-    fn config(&self, descriptor: &Descriptor) -> Result<Vec<u8>, RegistryError> {
+    /// A blob that is kept in memory.
+    fn small_blob(&self, descriptor: &Descriptor, limit: u64) -> Result<Vec<u8>, RegistryError> {
         let object = format!("{}/blobs/{}", self.source.repository, descriptor.digest);
-        if descriptor.size > CONFIG_MAX {
+        if descriptor.size > limit {
             let host = self.source.host().to_owned();
-            return Err(RegistryError::TooLarge { host, object, limit: CONFIG_MAX });
+            return Err(RegistryError::TooLarge { host, object, limit });
         }
         let ask = Ask {
             method: Method::GET,
@@ -203,7 +225,7 @@ impl Search<'_> {
             object: &object,
         };
         let ask = || self.session.ask(self.source, &ask);
-        let (answer, bytes) = whole(self.session, ask, (&object, CONFIG_MAX))?;
+        let (answer, bytes) = whole(self.session, ask, (&object, limit))?;
         self.verify_size(descriptor, bytes.len() as u64)?;
         verify(&answer.host, &object, &descriptor.digest, &bytes)?;
         Ok(bytes)

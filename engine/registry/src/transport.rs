@@ -96,13 +96,13 @@ impl Transport {
     }
 
     /// Sends a request, and again after a wait where that may help: after a status of temporary
-    /// overload and after a broken connection, a bounded number of times.
+    /// overload or trouble and after a broken connection, a bounded number of times.
     pub(crate) fn send(&self, peer: &Peer, request: &Request) -> Result<Answer, RegistryError> {
         let mut repetition = 0;
         loop {
             let outcome = self.follow(peer, request);
             let (asked, reason) = match &outcome {
-                Ok(answer) if is_overload(answer.response.status()) => {
+                Ok(answer) if may_pass(answer.response.status()) => {
                     let status = answer.response.status().to_string();
                     (failure::retry_after(answer.response.headers()), status)
                 }
@@ -256,6 +256,8 @@ fn is_redirect(status: StatusCode) -> bool {
     matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
 }
 
-fn is_overload(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 429 | 502 | 503 | 504)
+fn may_pass(status: StatusCode) -> bool {
+    // What a server does not do at all (501, 505) it will not do later.
+    status == StatusCode::TOO_MANY_REQUESTS
+        || (status.is_server_error() && !matches!(status.as_u16(), 501 | 505))
 }

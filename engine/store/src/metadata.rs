@@ -93,4 +93,8 @@ pub struct Name {
     pub digest: Digest,
     /// Seconds since 1970 when the name was last given to this digest.
     pub pulled: u64,
+    /// Why the image was let in under this name, as whoever gave the name says. For people:
+    /// the store does not look into it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admission: Option<serde_json::Value>,
 }

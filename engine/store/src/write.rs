@@ -46,6 +46,20 @@ impl Store {
         platform: &Platform,
         digest: &Digest,
     ) -> Result<(), StoreError> {
+        self.tag_admitted((reference, platform), digest, None)
+    }
+
+    /// As [`Store::tag`]; `admission` is kept with the name ([`Name::admission`]).
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::tag`].
+    pub fn tag_admitted(
+        &self,
+        (reference, platform): (&Reference, &Platform),
+        digest: &Digest,
+        admission: Option<serde_json::Value>,
+    ) -> Result<(), StoreError> {
         self.check_writable()?;
         let vanished = || StoreError::Vanished { digest: digest.to_string() };
         let directory = self.image_directory(digest);
@@ -59,6 +73,7 @@ impl Store {
             platform: platform.clone(),
             digest: digest.clone(),
             pulled: now(),
+            admission,
         };
         self.write_name(&self.name_path(reference, platform), &name)?;
         // The collector looks at the names after it found a mark that is old enough.

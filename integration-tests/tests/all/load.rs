@@ -296,3 +296,24 @@ fn a_load_that_fails_leaves_nothing_and_one_that_is_killed_leaves_a_store_that_w
     original.load(&[&docker]);
     original.compare("app:1");
 }
+
+#[test]
+fn the_signature_policy_decides_on_files_too() {
+    let session = Session::new(Who::User);
+    let tar = session.directory().join("root.tar");
+    fs_err::write(&tar, Tar::new().file("a", "b").bytes()).unwrap();
+    let policy = |docker: &str| {
+        let accept = json!([{"type": "insecureAcceptAnything"}]);
+        let reject = json!({"": [{"type": "reject"}]});
+        let text = json!({"default": accept, "transports": {docker: reject}});
+        session.write(".config/containers/policy.json", text.to_string());
+    };
+    policy("tarball");
+    let refused = session.sarus(["load"]).args([&tar]).args(["named"]).run();
+    refused.explains(125, &["policy.json", "tarball", "reject"]);
+    assert_eq!(session.sarus(["images", "-q"]).run().ok(), "", "nothing is stored");
+    policy("oci");
+    session.sarus(["load"]).args([&tar]).args(["named"]).run().ok();
+    let inspected = session.sarus(["inspect", "named"]).run();
+    assert!(inspected.ok().contains("insecureAcceptAnything"), "{inspected}");
+}

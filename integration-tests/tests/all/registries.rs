@@ -143,9 +143,12 @@ fn a_token_is_fetched_where_the_registry_says_with_the_scope_it_names() {
     let file = format!(r#"{{"auths": {{"{}": {{"auth": "{auth}"}}}}}}"#, registry.host());
     session.write(".config/containers/auth.json", &file);
     let reference = format!("{}/team/app:1", registry.host());
-    let output = session.sarus(["pull", "--quiet", &reference]).run();
+    let output = session.sarus(["--debug", "pull", "--quiet", &reference]).run();
     assert_eq!(output.ok(), format!("{}\n", image.digest()));
     assert!(!leaked.load(Ordering::Relaxed), "the registry asked for a token, not a password");
+    for secret in ["t0ken", "open sesame", &auth] {
+        assert!(!output.stderr.contains(secret), "{output}");
+    }
 }
 
 #[test]
@@ -176,6 +179,50 @@ fn credentials_do_not_follow_a_redirect_to_another_host() {
     for request in requests {
         assert!(!request.headers.contains_key("authorization"), "{request:?}");
     }
+}
+
+/// Whether a text is in the command line of any process.
+fn in_process_list(text: &str) -> bool {
+    let processes = fs_err::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path());
+    processes
+        .filter_map(|process| fs_err::read(process.join("cmdline")).ok())
+        .any(|words| String::from_utf8_lossy(&words).contains(text))
+}
+
+#[test]
+fn a_password_is_in_no_process_list_while_it_is_used() {
+    let image = image();
+    let served = image.clone();
+    let encoded = STANDARD.encode("researcher:frabjous day");
+    let (seen, used) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (listed, asked) = (Arc::clone(&seen), Arc::clone(&used));
+    let wanted = encoded.clone();
+    let registry = FakeRegistry::start(move |request| {
+        if in_process_list("frabjous day") || in_process_list(&wanted) {
+            listed.store(true, Ordering::Relaxed);
+        }
+        if request.headers.get("authorization") == Some(&format!("Basic {wanted}")) {
+            asked.store(true, Ordering::Relaxed);
+            return answer(&served, request);
+        }
+        Reply::new(401, "{}").header("WWW-Authenticate", r#"Basic realm="tests""#)
+    });
+    let session = Session::new(Who::User);
+    session.trust(&[registry.host()]);
+    let helper = "#!/bin/sh\ncat > /dev/null\n\
+                  echo '{\"Username\": \"researcher\", \"Secret\": \"frabjous day\"}'\n";
+    let program = session.write("tools/docker-credential-tests", helper);
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs_err::set_permissions(&program, mode).unwrap();
+    let file = format!(r#"{{"credHelpers": {{"{}": "tests"}}}}"#, registry.host());
+    session.write(".config/containers/auth.json", file);
+    let reference = format!("{}/app:1", registry.host());
+    let path = format!("{}/tools:/usr/bin:/bin", session.home().display());
+    session.sarus(["pull", "--quiet", &reference]).env("PATH", path).run().ok();
+    assert!(used.load(Ordering::Relaxed), "the helper's password was used");
+    let login = ["login", "-u", "researcher", "--password-stdin", registry.host()];
+    session.sarus(login).input("frabjous day").run().ok();
+    assert!(!seen.load(Ordering::Relaxed));
 }
 
 #[test]

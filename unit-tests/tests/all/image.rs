@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
+use sarus_image::policy::Policy;
 use sarus_image::squash::{Compression, Compressor, Image as Squashfs, ImageReader, Settings};
 use sarus_image::{
     Extent, ImageError, ImageFile, LayerSize, Observer, Origin, Progress, PullSettings, Pulled,
@@ -137,6 +138,7 @@ fn settings() -> PullSettings {
         parallel: NonZeroUsize::new(3).unwrap(),
         blob_cache_bytes: 1 << 30,
         removal_grace: DAY,
+        policy: Policy::accept_anything(),
     }
 }
 

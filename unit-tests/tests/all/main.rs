@@ -18,6 +18,7 @@ mod load;
 mod oci;
 mod packed;
 mod place;
+mod policy;
 mod registry;
 mod seccomp;
 mod squash_format;

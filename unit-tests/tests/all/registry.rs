@@ -5,6 +5,7 @@ mod configuration;
 mod credentials;
 mod manifests;
 mod server;
+mod signatures;
 mod tls;
 
 use std::error::Error;

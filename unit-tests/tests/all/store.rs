@@ -341,6 +341,7 @@ fn at_each_step_a_killed_pull_leaves_the_old_image_or_the_new_one() {
         platform: amd64(),
         digest: digest(2),
         pulled: 1,
+        admission: None,
     };
     let json = serde_json::to_vec(&name).unwrap();
     let cut_name = |place: &Place, content: &[u8]| {

@@ -34,12 +34,12 @@ const BOMB_FREE_BYTES: u64 = 1 << 30;
 
 /// What was found.
 pub(super) enum Opened {
-    /// Images with documents of their own.
-    Images(Vec<Archived>),
+    /// Images with documents of their own, and what holds them.
+    Images(Format, Vec<Archived>),
     /// A tar archive of a root file system.
     Root(Box<dyn Read + Send>),
-    /// A squashfs image at a place in a file.
-    Squashfs { file: Arc<File>, offset: u64, platform: Option<Platform> },
+    /// A squashfs image at a place in a file of that format.
+    Squashfs { format: Format, file: Arc<File>, offset: u64, platform: Option<Platform> },
 }
 
 /// What is to be opened.
@@ -101,7 +101,8 @@ impl Opening<'_> {
                 None => self.unknown(what),
             });
         }
-        layout::images(&place, self.location.wanted.as_deref(), self.platform).map(Opened::Images)
+        layout::images(&place, self.location.wanted.as_deref(), self.platform)
+            .map(|images| Opened::Images(Format::OciDirectory, images))
     }
 
     /// A regular file.
@@ -112,14 +113,14 @@ impl Opening<'_> {
         match Look::at(&head[..length]) {
             Look::Squashfs => {
                 self.check(&[Format::Squashfs], "it is a squashfs image")?;
-                Ok(Opened::Squashfs { file, offset: 0, platform: None })
+                Ok(Opened::Squashfs { format: Format::Squashfs, file, offset: 0, platform: None })
             }
             Look::Sif => {
                 self.check(&[Format::Sif], "it is a SIF file")?;
                 let found = sif::root_partition(&file)
                     .map_err(|source| LoadError::Sif { from: self.from.clone(), source })?;
                 let (offset, platform) = (found.offset, found.platform);
-                Ok(Opened::Squashfs { file, offset, platform })
+                Ok(Opened::Squashfs { format: Format::Sif, file, offset, platform })
             }
             Look::Tar => self.archive(&file),
             Look::Compressed | Look::Unknown => {
@@ -143,15 +144,18 @@ impl Opening<'_> {
             && members.names().all(is_archive_member);
         let place = Place { from: self.from.clone(), files: Files::Tar(members) };
         let wanted = self.location.wanted.as_deref();
-        let images = match self.format {
-            None if layout::is_there(&place) => layout::images(&place, wanted, self.platform),
-            None if docker::is_there(&place) => docker::images(&place, wanted, self.platform),
-            None if is_bare => Err(self.incomplete(&place)),
+        let format = match self.format {
+            Some(format) => format,
+            None if layout::is_there(&place) => Format::OciArchive,
+            None if docker::is_there(&place) => Format::DockerArchive,
+            None if is_bare => return Err(self.incomplete(&place)),
             None => return self.root(file),
-            Some(Format::OciArchive) => layout::images(&place, wanted, self.platform),
-            Some(_) => docker::images(&place, wanted, self.platform),
         };
-        images.map(Opened::Images)
+        let images = match format {
+            Format::OciArchive => layout::images(&place, wanted, self.platform),
+            _ => docker::images(&place, wanted, self.platform),
+        };
+        images.map(|images| Opened::Images(format, images))
     }
 
     /// Why an archive with the members of one of images cannot be used.

@@ -28,6 +28,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use sarus_oci::{Platform, Reference};
+use sarus_policy::{Admission, Evidence, Policy, Subject, Transport};
 use sarus_squash::{ToTarError, write_tar};
 use sarus_store::{Image, Store, StoreError};
 
@@ -99,9 +100,15 @@ pub fn load(
         from: from.clone(),
     };
     let job = Job { store, settings, platform: &request.platform, observer };
-    let loading = Loading { job, from: &from };
-    match opening.open(input)? {
-        Opened::Images(archived) => {
+    let opened = opening.open(input)?;
+    let format = match &opened {
+        Opened::Images(format, _) | Opened::Squashfs { format, .. } => *format,
+        Opened::Root(_) => Format::RootTar,
+    };
+    let admission = admit(request, format, &settings.policy)?;
+    let loading = Loading { job, from: &from, admission: serde_json::to_value(&admission).ok() };
+    match opened {
+        Opened::Images(_, archived) => {
             let called: Vec<&[String]> =
                 archived.iter().map(|image| image.names.as_slice()).collect();
             let names = names::names(location, name.as_ref(), &called)?;
@@ -118,12 +125,44 @@ pub fn load(
                 job.root(&from, (stream, &serde_json::json!({})), platform, &mut || Ok(()))?;
             Ok(vec![loading.tag(names, stored)?])
         }
-        Opened::Squashfs { file, offset, platform } => {
+        Opened::Squashfs { file, offset, platform, .. } => {
             let names = names::names(location, name.as_ref(), &[&[]])?.swap_remove(0);
             let platform = loading.platform(platform)?;
             let squashfs = || loading.squashfs(&file, offset, &platform);
             Ok(vec![loading.finish(names, &squashfs)?])
         }
+    }
+}
+
+/// Asks the signature policy, before anything of the image is converted. What is in a file has no
+/// signatures, so a rule that wants one refuses it.
+fn admit(request: &LoadRequest, format: Format, policy: &Policy) -> Result<Admission, ImageError> {
+    let storage;
+    let path;
+    let subject = match &request.location.place {
+        Place::Storage(name) => {
+            storage = Reference::parse(name)?;
+            Subject::ContainersStorage { storage: None, reference: &storage }
+        }
+        Place::Input => Subject::File(transport(format), None),
+        Place::Path(given) => {
+            path = std::fs::canonicalize(given)
+                .map_err(|source| LoadError::Open { path: given.clone(), source })?;
+            Subject::File(transport(format), Some(&path))
+        }
+    };
+    Ok(policy.rule(&subject).admit(&subject, &Evidence::default())?)
+}
+
+/// A format as policies have it.
+fn transport(format: Format) -> Transport {
+    match format {
+        Format::DockerArchive => Transport::DockerArchive,
+        Format::OciArchive => Transport::OciArchive,
+        Format::OciDirectory => Transport::Oci,
+        Format::RootTar => Transport::Tarball,
+        Format::Squashfs => Transport::Squashfs,
+        Format::Sif => Transport::Sif,
     }
 }
 
@@ -144,6 +183,8 @@ fn name(request: &LoadRequest) -> Result<Option<Reference>, ImageError> {
 struct Loading<'a> {
     job: Job<'a>,
     from: &'a str,
+    /// Why the policy lets it in, for the names' records.
+    admission: Option<serde_json::Value>,
 }
 
 impl Loading<'_> {
@@ -166,7 +207,8 @@ impl Loading<'_> {
         (image, up_to_date): (Image, bool),
     ) -> Result<Loaded, ImageError> {
         for name in &names {
-            self.job.store.tag(name, self.job.platform, &image.digest)?;
+            let named = (name, self.job.platform);
+            self.job.store.tag_admitted(named, &image.digest, self.admission.clone())?;
         }
         Ok(Loaded { image, names, up_to_date })
     }

@@ -48,6 +48,7 @@ fn line(name: &str) -> Line {
         platform: Platform::parse("linux/amd64").unwrap(),
         digest: Digest::sha256_of(b"manifest"),
         pulled: 7,
+        admission: None,
     };
     Line::new(&image(), Some(&name))
 }

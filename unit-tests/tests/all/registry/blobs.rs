@@ -60,6 +60,34 @@ fn a_broken_download_goes_on_where_it_was_with_or_without_ranges() {
 }
 
 #[test]
+fn a_server_that_refuses_ranges_is_asked_for_the_whole() {
+    let contents = Contents::image("amd64");
+    let sound = contents.clone();
+    let server = contents.serve(move |request, before| match request.header("range") {
+        Some(_) => Some(Reply::new(416, "")),
+        None if before == 0 && request.path.contains("/blobs/") => {
+            Some(sound.answer(request).cut(100_000))
+        }
+        None => None,
+    });
+    let user = User::insecure(&[&server]);
+    let (done, bytes) = download(&user, &server);
+    done.unwrap();
+    assert_eq!(bytes, Contents::layer());
+    let asked: Vec<_> = server.requests().iter().map(|it| it.header("range").is_some()).collect();
+    assert_eq!(asked, [false, true, false]);
+}
+
+#[test]
+fn a_download_that_creeps_is_given_up() {
+    let server = serve_blob(|_, all, before| Reply::new(200, all).cut(before + 1));
+    let user = User::insecure(&[&server]);
+    let (done, _) = download(&user, &server);
+    assert_told(&done.unwrap_err(), &["broke", &server.host]);
+    assert_eq!((server.requests().len(), user.waits()), (5, vec![1, 2, 4, 8]));
+}
+
+#[test]
 fn a_download_that_brings_nothing_new_is_given_up() {
     let server =
         serve_blob(|reply, _, before| if before == 0 { reply.cut(1000) } else { reply.cut(0) });

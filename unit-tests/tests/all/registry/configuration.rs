@@ -104,6 +104,36 @@ fn short_names_are_searched_and_aliases_have_one_meaning() {
 }
 
 #[test]
+fn a_short_name_that_another_engine_remembers_counts_before_the_files() {
+    let server = sound();
+    let user = User::insecure(&[&server]);
+    let alias = |name: &str| format!("[aliases]\napp = \"{}/{name}\"\n", server.host);
+    user.write("etc/containers/registries.conf.d/60-alias.conf", &alias("file"));
+    let found = |user: &User| user.resolve("app").unwrap().reference.repository().to_owned();
+    assert_eq!(found(&user), "file");
+    // Root's are the system's.
+    for folder in ["home/.cache", "var/cache"] {
+        let path = format!("{folder}/containers/short-name-aliases.conf");
+        user.write(&path, &alias("remembered"));
+    }
+    assert_eq!(found(&user), "remembered");
+}
+
+#[test]
+fn a_short_name_is_not_guessed_where_the_configuration_forbids_it() {
+    let server = sound();
+    let user = User::insecure(&[&server]);
+    let text = format!(
+        "short-name-mode = \"enforcing\"\nunqualified-search-registries = [\"{}\", \"b.org\"]\n",
+        server.host
+    );
+    user.write("etc/containers/registries.conf.d/50.conf", &text);
+    let one = format!("`{}/app`", server.host);
+    assert_told(&user.refused("app"), &["`app`", &one, "`b.org/app`", "hint: write one"]);
+    assert!(server.requests().is_empty());
+}
+
+#[test]
 fn drop_ins_are_laid_over_in_order_and_a_user_has_a_configuration_of_its_own() {
     let server = sound();
     let name = format!("{}/app", server.host);

@@ -223,6 +223,41 @@ fn credentials_are_found_in_the_order_of_the_files() {
 }
 
 #[test]
+fn without_a_runtime_directory_the_systems_place_for_it_is_looked_at() {
+    use std::os::unix::fs::MetadataExt;
+    let server = with_password();
+    let user = User::insecure(&[&server]);
+    let uid = std::fs::metadata("/proc/self").unwrap().uid();
+    let file = auth_file(&server.host, "ada", "pw");
+    user.write(&format!("run/containers/{uid}/auth.json"), &file);
+    user.resolve(&format!("{}/app", server.host)).unwrap();
+}
+
+#[test]
+fn helpers_and_files_are_asked_in_the_order_of_registries_conf() {
+    let server = with_password();
+    let host = &server.host;
+    let rule = |helpers: &str| {
+        format!(
+            "credential-helpers = [{helpers}]\n[[registry]]\nlocation = \"{host}\"\ninsecure = true"
+        )
+    };
+    let user = User::new();
+    user.write("home/.docker/config.json", &auth_file(host, "ada", "pw"));
+    helper(&user, "bad", "cat >/dev/null; echo '{\"Username\":\"ada\",\"Secret\":\"no\"}'");
+    for (helpers, want) in [
+        ("\"containers-auth.json\", \"bad\"", true),
+        ("\"bad\", \"containers-auth.json\"", false),
+        ("\"absent\", \"containers-auth.json\"", true),
+        ("\"absent\"", false),
+        ("", true),
+    ] {
+        user.write("etc/containers/registries.conf", &rule(helpers));
+        assert_eq!(user.resolve(&format!("{host}/app")).is_ok(), want, "{helpers}");
+    }
+}
+
+#[test]
 fn broken_credentials_files_are_named_and_never_quoted() {
     let server = with_password();
     let user = User::insecure(&[&server]);

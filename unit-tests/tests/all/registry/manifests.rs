@@ -132,7 +132,7 @@ fn a_web_page_is_never_quoted_as_an_error_or_taken_for_a_manifest() {
 
 #[test]
 fn overload_is_waited_for_a_bounded_number_of_times() {
-    for status in [429, 502, 503, 504] {
+    for status in [429, 500, 502, 503, 504] {
         let contents = Contents::image("amd64");
         let server = contents.serve(move |request, before| {
             (request.path.contains("manifests") && before < 2).then(|| Reply::new(status, ""))
@@ -152,22 +152,32 @@ fn overload_is_waited_for_a_bounded_number_of_times() {
         assert_eq!(user.waits(), [1, 2, 4, 8], "after {status}");
         assert_eq!(server.requests().len(), 5);
     }
-    let server = Server::start(|_, _| Reply::new(500, ""));
+    let server = Server::start(|_, _| Reply::new(501, ""));
     let user = User::insecure(&[&server]);
     user.refused(&format!("{}/app", server.host));
-    assert_eq!(server.requests().len(), 1, "an error of the server itself is none of overload");
+    assert_eq!(server.requests().len(), 1, "what a server cannot do it will not do later");
 }
 
 #[test]
 fn retry_after_is_obeyed_unless_it_is_too_long() {
     let contents = Contents::image("amd64");
-    let server = contents.serve(|request, before| {
+    let server = contents.clone().serve(|request, before| {
         let busy = Reply::new(429, "").header("Retry-After", "7");
         (request.path.contains("manifests") && before == 0).then_some(busy)
     });
     let user = User::insecure(&[&server]);
     user.resolve(&format!("{}/app", server.host)).unwrap();
     assert_eq!(user.waits(), [7]);
+
+    let server = contents.serve(|request, before| {
+        let busy = Reply::new(503, "")
+            .header("Date", "Sat, 28 Feb 2032 23:59:50 GMT")
+            .header("Retry-After", "Sun, 29 Feb 2032 00:00:02 GMT");
+        (request.path.contains("manifests") && before == 0).then_some(busy)
+    });
+    let user = User::insecure(&[&server]);
+    user.resolve(&format!("{}/app", server.host)).unwrap();
+    assert_eq!(user.waits(), [12], "a date is one by the server's clock");
 
     let server = Server::start(|_, _| Reply::new(429, "").header("Retry-After", "3600"));
     let user = User::insecure(&[&server]);
