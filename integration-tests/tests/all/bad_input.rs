@@ -185,7 +185,7 @@ fn a_node_without_fuse_unpacks_and_without_room_says_so() {
 }
 
 #[test]
-fn a_node_without_a_runtime_is_told_what_to_install() {
+fn root_is_told_what_to_install_on_a_node_without_a_runtime() {
     let ground = Ground::new(Who::Root, Runtime::Crun);
     let hide = "for f in $(type -ap runc crun); do mount --bind /dev/null $f; done";
     let script = format!("{hide}; exec \"$@\"");
@@ -195,7 +195,7 @@ fn a_node_without_a_runtime_is_told_what_to_install() {
 }
 
 #[test]
-fn a_restriction_that_the_node_cannot_apply_stops_the_run() {
+fn a_restriction_that_the_node_cannot_apply_stops_a_run_of_root() {
     let ground = Ground::new(Who::Root, Runtime::Crun);
     let site = ground.session.directory().join("site");
     fs_err::create_dir(&site).unwrap();

@@ -224,7 +224,7 @@ fn a_newer_c_library_is_named_and_needed_only_where_the_site_requires_it(
 
 /// The file says what root mounts into every container.
 #[test]
-fn a_file_that_others_can_write_is_refused_with_privilege() {
+fn a_file_that_others_can_write_is_refused_when_root_runs() {
     let ground = Ground::new(Who::Root, Runtime::Runc);
     let fabric = Fabric::new(&ground, Who::Root);
     fabric.configure(|_| {});

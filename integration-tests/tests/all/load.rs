@@ -245,7 +245,7 @@ fn a_debian_based_sif_file_loads_as_umoci_unpacks_its_image() {
 }
 
 #[test]
-fn a_sif_file_runs_by_its_path_without_the_kernel_reading_it() {
+fn a_sif_file_runs_by_its_path_and_for_root_too_without_the_kernel_reading_it() {
     for (who, unpacked) in [(Who::User, false), (Who::Root, false), (Who::User, true)] {
         let session = Session::new(who);
         let below = |name: &str| session.directory().join(name).to_str().unwrap().to_owned();

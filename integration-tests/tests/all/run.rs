@@ -80,7 +80,7 @@ fn a_process_is_the_same_inside_and_outside(who: Who, runtime: Runtime) {
 }
 
 #[test]
-fn a_session_that_began_outside_the_process_namespace_is_no_obstacle() {
+fn a_session_that_began_outside_the_process_namespace_is_no_obstacle_for_root() {
     for runtime in [Runtime::Runc, Runtime::Crun] {
         let ground = Ground::new(Who::Root, runtime);
         let apart = ["unshare", "--pid", "--fork", "--mount-proc"];
@@ -90,7 +90,7 @@ fn a_session_that_began_outside_the_process_namespace_is_no_obstacle() {
 }
 
 #[test]
-fn a_run_in_another_process_namespace_is_nobodys_orphan() {
+fn a_run_of_root_in_another_process_namespace_is_nobodys_orphan() {
     let ground = Ground::new(Who::Root, Runtime::Crun);
     let apart = ["unshare", "--pid", "--fork", "--mount-proc"];
     let command = ground.shell("echo ready; read line; echo $line").under(apart);

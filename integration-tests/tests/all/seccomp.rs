@@ -148,7 +148,7 @@ fn a_site_can_do_without(who: Who, runtime: Runtime) {
 }
 
 #[test]
-fn a_profile_that_cannot_be_used_starts_nothing() {
+fn a_profile_that_cannot_be_used_starts_nothing_for_root() {
     let ground = Ground::new(Who::Root, Runtime::Crun);
     let config = json!({"seccompProfile": "/etc/sarus/seccomp.json"});
     let run = |profile: &Value| with_site(&ground, ground.run(&["true"]), &config, profile);

@@ -22,7 +22,7 @@ fn store(session: &Session) -> String {
 }
 
 #[test]
-fn a_run_opens_a_handful_of_files_of_the_store_and_lists_and_writes_nothing() {
+fn a_run_of_a_user_or_root_opens_a_handful_of_files_of_the_store_and_lists_and_writes_nothing() {
     for who in [Who::User, Who::Root] {
         let ground = Ground::with(who, Runtime::Crun, &Image::busybox().pack());
         let calls = "trace=open,openat,openat2,getdents64,mkdir,mkdirat,rename,renameat,renameat2,\
