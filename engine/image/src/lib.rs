@@ -4,6 +4,7 @@
 //! [`Observer`]. Finding an image to run opens a handful of files and touches no network.
 
 mod admit;
+mod documents;
 mod error;
 mod export;
 mod fetch;

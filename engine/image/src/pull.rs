@@ -14,9 +14,10 @@ use sarus_oci::{ImageConfig, Platform, Reference};
 use sarus_policy::{Admission, Policy};
 use sarus_registry::Resolved;
 use sarus_squash::{ConvertError, Converted};
-use sarus_store::{Conversion, Image, METADATA_VERSION, Metadata, Pending, Store, StoreError};
+use sarus_store::{Image, Pending, Store, StoreError};
 
 use crate::admit::admit;
+use crate::documents::Documents;
 use crate::error::Reported;
 use crate::fetch::{Fetch, Leases, is_altered};
 use crate::keeper::{Held, Keeper};
@@ -202,7 +203,8 @@ impl<S: Source + ?Sized> Job<'_, S> {
         phases.extend(timing::of_conversion(&converted, squash.threads.get()));
         self.observer.storing();
         let watch = Stopwatch::start();
-        let metadata = self.metadata(config, converted, &squash);
+        let platform = &self.resolved.platform;
+        let metadata = self.documents(config).metadata(converted, &squash, platform);
         let image = pending.commit(&metadata).map_err(ImageError::from)?;
         phases.push(watch.stop("store", None));
         Ok(image)
@@ -265,40 +267,18 @@ impl<S: Source + ?Sized> Job<'_, S> {
         Ok((converted.map_err(|source| ImageError::Convert { image, source })?, download))
     }
 
-    fn metadata(
-        &self,
-        config: ImageConfig,
-        converted: Converted,
-        squash: &sarus_squash::Settings,
-    ) -> Metadata {
-        let platform = config.platform().unwrap_or_else(|| self.resolved.platform.clone());
-        Metadata {
-            version: METADATA_VERSION,
+    fn documents(&self, config: ImageConfig) -> Documents {
+        let manifest = &self.resolved.manifest;
+        let layers = manifest.layers.iter().map(|layer| sarus_store::Layer {
+            digest: layer.digest.clone(),
+            size: layer.size,
+            media_type: layer.media_type.clone(),
+        });
+        Documents {
             digest: self.resolved.digest.clone(),
-            config_digest: self.resolved.manifest.config.digest.clone(),
-            platform,
-            created: config.created,
-            config: config.config,
-            layers: self
-                .resolved
-                .manifest
-                .layers
-                .iter()
-                .map(|layer| sarus_store::Layer {
-                    digest: layer.digest.clone(),
-                    size: layer.size,
-                    media_type: layer.media_type.clone(),
-                })
-                .collect(),
-            ids: converted.ids,
-            conversion: Conversion {
-                bytes: converted.bytes,
-                squashfs_digest: None,
-                unpacked_bytes: converted.unpacked_bytes,
-                entries: converted.entries,
-                compression: squash.compression.to_string(),
-                block_size: squash.block_size,
-            },
+            config_digest: manifest.config.digest.clone(),
+            config,
+            layers: layers.collect(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What can be wrong with a reference, and what to do about it.
 
 use crate::DigestError;
+use crate::Reference;
 use crate::grammar::{NAME_MAX, TAG_MAX};
 
 /// Why a text is no reference. Says which part is wrong; [`ReferenceError::hint`] what to do.
@@ -89,7 +90,12 @@ impl ReferenceError {
             }
             Self::Scheme { .. } => "leave out the scheme: `REGISTRY/REPOSITORY:TAG`".to_owned(),
             Self::Uppercase { given, repository } => {
-                format!("try `{}`", given.replace(repository, &repository.to_lowercase()))
+                let lower = given.replace(repository, &repository.to_lowercase());
+                match Reference::parse(&lower) {
+                    Ok(_) => format!("try `{lower}`"),
+                    // It has more than that wrong.
+                    Err(error) => error.hint()?,
+                }
             }
             Self::Registry { .. } => {
                 "a registry is a host name, perhaps with a port: `registry.example.org:5000`"

@@ -131,6 +131,9 @@ fn a_reference_that_breaks_the_grammar_is_refused_with_what_to_do() {
         let said = error.hint().unwrap();
         assert!(said.contains(hint), "given {given:?}: {said}");
     }
+    // What is proposed would be taken.
+    let hint = Reference::parse("Bad Name!").unwrap_err().hint().unwrap();
+    assert!(!hint.contains("bad name!"), "{hint}");
     for (given, want) in [
         (&long, "the name has 271 characters, at most 255 are allowed"),
         (&hex, "is an image id, not a name"),

@@ -8,13 +8,14 @@ use std::sync::Arc;
 
 use sarus_oci::{Digest, ImageConfig, Platform};
 use sarus_squash::{Converted, Layer, inflate};
-use sarus_store::{Conversion, Image, METADATA_VERSION, Metadata, Pending, Store};
+use sarus_store::{Image, Pending, Store};
 
 use super::LoadError;
 use super::ahead::Ahead;
 use super::archived::{Archived, ArchivedLayer, Expected};
 use super::checked::{Checked, Seen};
 use super::made::{self, PLAIN_LAYER, PlainLayer};
+use crate::documents::Documents;
 use crate::pull::{failed_layer, made_at};
 use crate::{ImageError, LayerSize, Observer, Origin, PullSettings};
 
@@ -25,14 +26,6 @@ pub(super) struct Job<'a> {
     pub(super) settings: &'a PullSettings,
     pub(super) platform: &'a Platform,
     pub(super) observer: &'a dyn Observer,
-}
-
-/// What the metadata say besides the conversion's numbers.
-struct Documents {
-    digest: Digest,
-    config_digest: Digest,
-    config: ImageConfig,
-    layers: Vec<sarus_store::Layer>,
 }
 
 impl Job<'_> {
@@ -70,7 +63,7 @@ impl Job<'_> {
         let converted = self.convert(label, readers, (&pending, time));
         let converted = converted.map_err(|error| cause(error, layers))?;
         let documents = documents(archived, &seen);
-        self.commit(pending, documents, &converted)
+        self.commit(pending, documents, converted)
     }
 
     /// Stores a root file system that is a stream, as an image of one layer. `complete` is asked
@@ -109,7 +102,7 @@ impl Job<'_> {
             config,
             layers: vec![plain_layer(&plain)],
         };
-        self.commit(pending, documents, &converted)
+        self.commit(pending, documents, converted)
     }
 
     fn tidy(&self) {
@@ -155,29 +148,11 @@ impl Job<'_> {
         &self,
         pending: Pending<'_>,
         documents: Documents,
-        converted: &Converted,
+        converted: Converted,
     ) -> Result<(Image, bool), ImageError> {
         self.observer.storing();
-        let squash = &self.settings.squash;
-        let Documents { digest, config_digest, config, layers } = documents;
-        let metadata = Metadata {
-            version: METADATA_VERSION,
-            digest: digest.clone(),
-            config_digest,
-            platform: config.platform().unwrap_or_else(|| self.platform.clone()),
-            created: config.created,
-            config: config.config,
-            layers,
-            ids: converted.ids.clone(),
-            conversion: Conversion {
-                bytes: converted.bytes,
-                unpacked_bytes: converted.unpacked_bytes,
-                entries: converted.entries,
-                compression: squash.compression.to_string(),
-                block_size: squash.block_size,
-                squashfs_digest: None,
-            },
-        };
+        let digest = documents.digest.clone();
+        let metadata = documents.metadata(converted, &self.settings.squash, self.platform);
         let was_there = matches!(self.store.image(&digest), Ok(Some(_)));
         Ok((pending.with_digest(digest).commit(&metadata)?, was_there))
     }
