@@ -172,7 +172,7 @@ where
 {
     for layer in layers {
         let Layer { name, reader } = layer.map_err(|error| ConvertError::Layers(error.into()))?;
-        let (format, mut stream) = decompress::open(reader, Allowance::default())
+        let (format, mut stream) = decompress::open(reader, Allowance::LAYER)
             .map_err(|source| ConvertError::Read { layer: name.clone(), source })?;
         if !chunks.send(Message::Layer { name: name.clone(), format }) {
             return Ok(());

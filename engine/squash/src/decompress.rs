@@ -18,9 +18,9 @@ const MAGIC_SIZE_MAX: usize = 6;
 /// Bytes that had been looked at, and the rest.
 type Raw<'a> = BufReader<Counted<Chain<Cursor<Vec<u8>>, Box<dyn Read + Send + 'a>>>>;
 
-/// How many bytes a layer may inflate to.
+/// How many bytes a stream may inflate to.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Allowance {
+pub struct Allowance {
     /// So many in any case.
     free: u64,
     /// Beyond, so many for each byte that they are inflated from.
@@ -29,16 +29,15 @@ pub(crate) struct Allowance {
     most: u64,
 }
 
-impl Default for Allowance {
-    /// 64 GiB, or 2000 for each byte up to 1 TiB. Deflate cannot reach such a ratio at all; zstd
+impl Allowance {
+    /// A layer's: 64 GiB, or 2000 for each byte up to 1 TiB. Deflate cannot reach such a ratio at all; zstd
     /// reaches it with almost nothing but zeros, of which an honest layer has less than 64 GiB
     /// (holes of sparse files do not count: they are not in the stream).
-    fn default() -> Self {
-        Self { free: 64 << 30, ratio: 2000, most: 1 << 40 }
-    }
-}
+    pub const LAYER: Self = Self { free: 64 << 30, ratio: 2000, most: 1 << 40 };
+    /// That of an archive of images, or of a root file system, that is compressed as a whole: 1 GiB, or
+    /// 200 for each byte. Such archives reach a few dozen times their size.
+    pub const ARCHIVE: Self = Self { free: 1 << 30, ratio: 200, most: u64::MAX };
 
-impl Allowance {
     /// Bytes that may come out of `taken` bytes.
     fn of(self, taken: u64) -> u64 {
         taken.saturating_mul(self.ratio).max(self.free).min(self.most)
@@ -82,7 +81,8 @@ impl Read for Limited<'_> {
         let allowed = self.allowance.of(self.taken.load(Ordering::Relaxed));
         if self.given > allowed {
             self.exceeded = Some(allowed);
-            return Err(io::ErrorKind::FileTooLarge.into());
+            let text = format!("it inflates to more than {allowed} bytes, which is refused");
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
         }
         Ok(length)
     }

@@ -23,13 +23,17 @@ impl fmt::Debug for Inflated<'_> {
     }
 }
 
-/// Looks at the first bytes of a stream, and inflates it while it is read.
+/// Looks at the first bytes of a stream, and inflates it while it is read, to `allowance` bytes at
+/// most: beyond, reading fails with [`io::ErrorKind::FileTooLarge`].
 ///
 /// # Errors
 ///
 /// The first bytes cannot be read.
-pub fn inflate<'a>(reader: Box<dyn Read + Send + 'a>) -> io::Result<Inflated<'a>> {
-    let (format, stream) = decompress::open(reader, Allowance::default())?;
+pub fn inflate<'a>(
+    reader: Box<dyn Read + Send + 'a>,
+    allowance: Allowance,
+) -> io::Result<Inflated<'a>> {
+    let (format, stream) = decompress::open(reader, allowance)?;
     Ok(Inflated {
         reader: Box::new(stream),
         was_compressed: matches!(format, Format::Gzip | Format::Zstd),

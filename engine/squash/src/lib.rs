@@ -21,6 +21,7 @@ mod unpack;
 mod writer;
 
 pub use convert::{ConvertError, Converted, Layer, Merged, Progress, convert, merge_layers};
+pub use decompress::Allowance;
 pub use format::{Compressor, Superblock};
 pub use inflate::{Inflated, inflate};
 pub use owners::{OwnersError, restore_owners};

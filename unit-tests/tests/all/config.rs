@@ -11,6 +11,7 @@ use sarus_config::{
     KernelImages, Parsed, Runtime, SeccompProfile, SiteDevice, SiteMount, Squashfs, UserMounts,
     Writable, check_trusted, config_home, load_for_user, load_system, parse_size,
 };
+use sarus_unit_tests::chain;
 use serde_json::{Value, json};
 
 /// The file of a site that ran Sarus 1.7, with every key that version knew.
@@ -66,17 +67,6 @@ const SARUS_1_7: &str = r#"{
 
 fn parse(text: &str) -> Result<Parsed, ConfigError> {
     Config::parse(text, Path::new("/etc/sarus/sarus.json"))
-}
-
-/// The error and its causes, one a line.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}\n{cause}");
-        source = cause.source();
-    }
-    text
 }
 
 fn config(text: &str) -> Config {

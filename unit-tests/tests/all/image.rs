@@ -22,6 +22,7 @@ use sarus_image::{
 use sarus_oci::manifest::Descriptor;
 use sarus_oci::{Digest, Execution, Hasher, Platform, Reference};
 use sarus_registry::{RegistryError, Resolved};
+use sarus_unit_tests::chain;
 use serde_json::json;
 
 use crate::packed::{Packed, gzip, tar};
@@ -186,17 +187,6 @@ fn reference(text: &str) -> Reference {
 
 fn amd64() -> Platform {
     Platform::parse("linux/amd64").unwrap()
-}
-
-/// An error with its causes, a line each.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(&format!("\n{cause}"));
-        source = cause.source();
-    }
-    text
 }
 
 /// Bytes that do not compress.

@@ -1,8 +1,8 @@
 //! Loading images from archives, directories and image files: what they are told to be, and what
 //! damaged and hostile ones lead to.
 
-use std::error::Error;
 use std::fs;
+use std::io::Write;
 use std::num::NonZeroUsize;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -14,6 +14,7 @@ use sarus_image::{
     Format, ImageError, LoadRequest, Loaded, Location, PullSettings, Silent, load, unpack,
 };
 use sarus_oci::{Digest, Platform, Reference};
+use sarus_unit_tests::chain;
 use serde_json::{Value, json};
 
 use crate::packed::{Packed, gzip, tar};
@@ -77,7 +78,7 @@ impl Place {
             Ok(loaded) => panic!("{what}: loaded {loaded:?}"),
             Err(error) => {
                 self.check_nothing_is_left();
-                lines(&error)
+                chain(&error)
             }
         }
     }
@@ -95,16 +96,6 @@ impl Place {
         unpack(&loaded.image.squashfs, tree.path()).unwrap();
         fs_err::read_to_string(tree.path().join(path)).unwrap()
     }
-}
-
-fn lines(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(&format!("\n{cause}"));
-        source = cause.source();
-    }
-    text
 }
 
 fn names(loaded: &[Loaded]) -> Vec<Vec<String>> {
@@ -594,4 +585,25 @@ fn what_is_no_image_is_told_with_what_it_looks_like() {
             })
             .is_err()
     );
+}
+
+#[test]
+fn an_archive_that_inflates_without_end_is_refused_and_nothing_stays() {
+    let place = Place::new();
+    // One file of 2 GiB of zeros: some 200 KiB compressed.
+    let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
+    let mut header = layer(&[file("zeros", "")])[..512].to_vec();
+    header[124..135].copy_from_slice(b"20000000000");
+    header[148..156].fill(b' ');
+    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    encoder.write_all(&header).unwrap();
+    let zeros = vec![0; 1 << 20];
+    (0..2048).for_each(|_| encoder.write_all(&zeros).unwrap());
+    let bomb = encoder.finish().unwrap();
+    assert!(bomb.len() < 1 << 20, "{}", bomb.len());
+    let error = place.load_bytes("bomb.tar.zst", &bomb).unwrap_err();
+    let said = chain(&error);
+    assert!(said.contains("inflates to more than 1073741824 bytes"), "{said}");
+    assert_eq!(place.store.list().unwrap().images.len(), 0);
 }

@@ -7,7 +7,7 @@ use std::io::{self, Read};
 use std::sync::Arc;
 
 use sarus_oci::{Digest, ImageConfig, Platform};
-use sarus_squash::{Converted, Layer, inflate};
+use sarus_squash::{Allowance, Converted, Layer, inflate};
 use sarus_store::{Image, Pending, Store};
 
 use super::LoadError;
@@ -191,7 +191,7 @@ fn known_digest(archived: &Archived) -> Result<Option<Digest>, LoadError> {
         let failed = |source| LoadError::Read { from: layer.digest().to_string(), source };
         read.map_err(failed)?;
         let stream: Box<dyn Read + Send> = Box::new(io::Cursor::new(head));
-        let looked = inflate(stream).map_err(failed)?;
+        let looked = inflate(stream, Allowance::LAYER).map_err(failed)?;
         if looked.was_compressed {
             return Ok(None);
         }
@@ -235,7 +235,7 @@ fn plain_layer(plain: &PlainLayer) -> sarus_store::Layer {
 
 /// A layer without its compression.
 fn plain(layer: &ArchivedLayer) -> io::Result<Box<dyn Read + Send>> {
-    let inflated = inflate(Box::new(layer.section.reader()))?;
+    let inflated = inflate(Box::new(layer.section.reader()), Allowance::LAYER)?;
     match inflated.foreign {
         None => Ok(inflated.reader),
         Some(compression) => {

@@ -157,14 +157,6 @@ pub enum LoadError {
         /// The bound.
         limit: u64,
     },
-    /// A stream inflates to far more than any archive of an image.
-    #[error("`{from}` inflates to more than {ratio} times its size: refused")]
-    Bomb {
-        /// The stream.
-        from: String,
-        /// The bound.
-        ratio: u64,
-    },
     /// The place for a stream cannot be written.
     #[error("cannot keep `{from}` in `{}` until it is whole", directory.display())]
     Spool {

@@ -8,11 +8,10 @@ use std::io::{self, Cursor, Read};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use sarus_oci::Platform;
-use sarus_squash::inflate;
 use sarus_squash::tar::Archive;
+use sarus_squash::{Allowance, inflate};
 
 use super::archived::Archived;
 use super::files::{Files, MEMBERS_MAX, Members, Place, Section};
@@ -25,12 +24,6 @@ const PEEK_SIZE: usize = 64 << 10;
 
 /// Members of a tar archive that are looked at before it counts as a root file system.
 const PATIENCE: usize = 4096;
-
-/// Most that a compressed stream may inflate to, times its own length, beyond
-/// [`BOMB_FREE_BYTES`].
-const RATIO_MAX: u64 = 200;
-/// Bytes that any stream may inflate to.
-const BOMB_FREE_BYTES: u64 = 1 << 30;
 
 /// What was found.
 pub(super) enum Opened {
@@ -184,16 +177,12 @@ impl Opening<'_> {
 
     /// Whatever can be read once only, and what is compressed.
     fn stream(&self, raw: Box<dyn Read + Send>) -> Result<Opened, LoadError> {
-        let read = Arc::new(AtomicU64::new(0));
-        let counted = Counted { inner: raw, read: Arc::clone(&read) };
-        let inflated = inflate(Box::new(counted)).map_err(|source| self.unreadable(source))?;
+        let inflated =
+            inflate(raw, Allowance::ARCHIVE).map_err(|source| self.unreadable(source))?;
         if let Some(compression) = inflated.foreign {
             return Err(LoadError::Compression { object: self.from.clone(), compression });
         }
         let mut reader = inflated.reader;
-        if inflated.was_compressed {
-            reader = Box::new(Bounded { inner: reader, from: self.from.clone(), bytes: 0, read });
-        }
         let mut head = Vec::new();
         let peeked = reader.by_ref().take(PEEK_SIZE as u64).read_to_end(&mut head);
         peeked.map_err(|source| self.unreadable(source))?;
@@ -248,47 +237,6 @@ fn is_at_start(mut file: &File) -> bool {
         && io::Seek::stream_position(&mut file).is_ok_and(|position| position == 0)
 }
 
-/// Counts what is read.
-struct Counted {
-    inner: Box<dyn Read + Send>,
-    read: Arc<AtomicU64>,
-}
-
-impl Read for Counted {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.inner.read(buffer)?;
-        self.read.fetch_add(count as u64, Ordering::Relaxed);
-        Ok(count)
-    }
-}
-
-/// Fails when a compressed stream inflates to far more than any image does: archives of images
-/// reach a few dozen times their size, gzip alone can do 1032.
-struct Bounded {
-    inner: Box<dyn Read + Send>,
-    from: String,
-    /// Bytes that came out, and that went in.
-    bytes: u64,
-    read: Arc<AtomicU64>,
-}
-
-impl Read for Bounded {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.inner.read(buffer)?;
-        self.bytes += count as u64;
-        if is_bomb(self.bytes, self.read.load(Ordering::Relaxed)) {
-            let error = LoadError::Bomb { from: self.from.clone(), ratio: RATIO_MAX };
-            return Err(io::Error::new(io::ErrorKind::InvalidData, error));
-        }
-        Ok(count)
-    }
-}
-
-/// Whether `bytes` are too many to come from `read` ones.
-fn is_bomb(bytes: u64, read: u64) -> bool {
-    bytes > BOMB_FREE_BYTES && bytes / RATIO_MAX > read
-}
-
 /// The name of the first member that says something: not the root, not a hidden file.
 fn first_name(head: &[u8]) -> Option<String> {
     let mut archive = Archive::new(head);
@@ -313,31 +261,4 @@ fn read_head(file: &File, head: &mut [u8]) -> io::Result<usize> {
         }
     }
     Ok(length)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_stream_that_inflates_without_end_is_a_bomb() {
-        let gigabyte = 1 << 30;
-        for (bytes, read, want) in [
-            (gigabyte, 1000, false),
-            (gigabyte + 1, 1000, true),
-            (30 * gigabyte, 10 * gigabyte, false),
-            (30 * gigabyte, gigabyte / 10, true),
-        ] {
-            assert_eq!(is_bomb(bytes, read), want, "{bytes} from {read}");
-        }
-    }
-
-    #[test]
-    fn a_bomb_is_no_stream_to_be_read_on() {
-        let read = Arc::new(AtomicU64::new(1));
-        let inner = Box::new(io::repeat(0));
-        let mut bomb = Bounded { inner, from: "x".to_owned(), bytes: BOMB_FREE_BYTES, read };
-        let error = bomb.read(&mut [0; 512]).unwrap_err();
-        assert_eq!(error.to_string(), "`x` inflates to more than 200 times its size: refused");
-    }
 }

@@ -7,8 +7,9 @@ use std::sync::mpsc::{Sender, channel};
 use sarus_image::{ImageError, Observer, Other, Pulled, Store, Stores};
 use sarus_oci::Digest;
 use sarus_store::{Claim, Lease, Owner, Report};
+use sarus_unit_tests::chain;
 
-use super::{Fake, Fault, chain, settings};
+use super::{Fake, Fault, settings};
 use crate::packed::Packed;
 use crate::place::Place;
 
