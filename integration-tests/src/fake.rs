@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
 use crate::http::Request;
@@ -57,6 +58,20 @@ impl Reply {
     }
 }
 
+/// A blob that is held back, until this is dropped.
+#[derive(Debug)]
+pub struct Held {
+    asked: Receiver<()>,
+    _go_on: Sender<()>,
+}
+
+impl Held {
+    /// Waits until somebody asks for the blob.
+    pub fn wait_until_asked(&self) {
+        self.asked.recv().expect("the registry lives as long as the test");
+    }
+}
+
 /// The server; it ends with the process of the test.
 #[derive(Debug)]
 pub struct FakeRegistry {
@@ -86,6 +101,21 @@ impl FakeRegistry {
         fault: impl Fn(&Request) -> Option<Reply> + Send + Sync + 'static,
     ) -> Self {
         Self::start(move |request| fault(request).unwrap_or_else(|| answer(&image, request)))
+    }
+
+    /// Serves an image as a registry does, but for one blob: whoever asks for it waits until the
+    /// [`Held`] is dropped.
+    pub fn holding(image: Packed, digest: &str) -> (Self, Held) {
+        let (asked, was_asked) = channel();
+        let (go_on, told) = channel::<()>();
+        let (digest, told) = (digest.to_owned(), Mutex::new(told));
+        let registry = Self::serve(image, move |request| {
+            if request.path.ends_with(&digest) && asked.send(()).is_ok() {
+                let _dropped = told.lock().expect("no thread panics with it").recv();
+            }
+            None
+        });
+        (registry, Held { asked: was_asked, _go_on: go_on })
     }
 
     /// `127.0.0.1:PORT`

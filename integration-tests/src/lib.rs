@@ -28,7 +28,7 @@ mod user;
 
 pub use cluster::{Cluster, NODE_CPUS, NODE_GPUS};
 pub use command::{Invocation, Output, Running};
-pub use fake::{FakeRegistry, Reply, answer};
+pub use fake::{FakeRegistry, Held, Reply, answer};
 pub use http::Request;
 pub use image::{Dialect, Image, Packed, Packing, debian, debian_with, sha256};
 pub use leftovers::Leftovers;

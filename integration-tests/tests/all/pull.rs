@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex};
 
 use rustix::process::Signal;
 use sarus_integration_tests::{
@@ -261,27 +260,17 @@ fn a_killed_pull_leaves_a_store_that_works_and_is_cleaned() {
     let digests = image.layer_digests();
     let registry = Registry::start();
     let reference_before = registry.push("before:1", &self::image("before"));
-    // Holds the last layer back until told.
-    let (asked, was_asked) = channel();
-    let (go_on, told) = channel::<()>();
-    let (held, told) = (digests[1].clone(), Mutex::new(told));
-    let slow = FakeRegistry::serve(image.clone(), move |request| {
-        if request.path.ends_with(&held) && asked.send(()).is_ok() {
-            // An answer or the end of the test: both mean to go on.
-            if told.lock().unwrap().recv().is_err() {}
-        }
-        None
-    });
+    let (slow, held) = FakeRegistry::holding(image.clone(), &digests[1]);
     let session = Session::new(Who::User);
     session.trust(&[slow.host(), registry.host()]);
     session.sarus(["pull", "--quiet", &reference_before]).run().ok();
 
     let reference = format!("{}/app:1", slow.host());
     let pull = session.sarus(["pull", "--quiet", &reference]).start();
-    was_asked.recv().unwrap();
+    held.wait_until_asked();
     pull.signal(Signal::KILL);
     assert_eq!(pull.finish().code(), None, "killed");
-    drop((was_asked, go_on));
+    drop(held);
     assert_eq!(content(&session, &reference_before), "before", "what was there still works");
 
     let output = session.sarus(["pull", "--quiet", &reference]).run();

@@ -1,8 +1,5 @@
 //! One pull however many ask: one download and one conversion, and somebody takes over.
 
-use std::sync::Mutex;
-use std::sync::mpsc::{Receiver, Sender, channel};
-
 use rustix::process::Signal;
 use sarus_integration_tests::{FakeRegistry, Image, Packed, Registry, Running, Session, Tar, Who};
 
@@ -61,31 +58,18 @@ fn images_that_share_a_layer_and_are_pulled_at_once_fetch_it_once() {
     let (first, second) = (image(&[1]), image(&[2, 1]));
     let (shared, other) = (first.layer_digests().remove(0), second.layer_digests().remove(0));
     // The layer comes when the second image's pull is under way.
-    let (asked, was_asked) = channel();
-    let (go_on, told) = channel::<()>();
-    let (held, told) = (shared.clone(), Mutex::new(told));
-    let of = |image: &Packed, held: String, events: Sender<()>, told: Mutex<Receiver<()>>| {
-        FakeRegistry::serve(image.clone(), move |request| {
-            if request.path.ends_with(&held) && events.send(()).is_ok() {
-                // An answer, the end of the test or nothing to wait for: all mean to go on.
-                if told.lock().unwrap().recv().is_err() {}
-            }
-            None
-        })
-    };
-    let slow = of(&first, held, asked.clone(), told);
-    let (_, at_once) = channel();
-    let quick = of(&second, other, asked, Mutex::new(at_once));
+    let (slow, held) = FakeRegistry::holding(first.clone(), &shared);
+    let (quick, others) = FakeRegistry::holding(second.clone(), &other);
     let session = Session::new(Who::User);
     session.trust(&[slow.host(), quick.host()]);
     let pull = |registry: &FakeRegistry| {
         session.sarus(["pull", "--quiet", &format!("{}/app:1", registry.host())]).start()
     };
     let pull_first = pull(&slow);
-    was_asked.recv().unwrap();
+    held.wait_until_asked();
     let pull_second = pull(&quick);
-    was_asked.recv().unwrap();
-    go_on.send(()).unwrap();
+    others.wait_until_asked();
+    drop((others, held));
     assert_eq!(pull_first.finish().ok(), format!("{}\n", first.digest()));
     assert_eq!(pull_second.finish().ok(), format!("{}\n", second.digest()));
     let fetches = |registry: &FakeRegistry| {
@@ -98,22 +82,12 @@ fn images_that_share_a_layer_and_are_pulled_at_once_fetch_it_once() {
 fn who_waits_says_for_whom_and_takes_over_when_that_one_is_killed() {
     let image = image(&[1, 2]);
     let digests = image.layer_digests();
-    // Holds the last layer back until told.
-    let (asked, was_asked) = channel();
-    let (go_on, told) = channel::<()>();
-    let (held, told) = (digests[1].clone(), Mutex::new(told));
-    let registry = FakeRegistry::serve(image.clone(), move |request| {
-        if request.path.ends_with(&held) && asked.send(()).is_ok() {
-            // An answer or the end of the test: both mean to go on.
-            if told.lock().unwrap().recv().is_err() {}
-        }
-        None
-    });
+    let (registry, held) = FakeRegistry::holding(image.clone(), &digests[1]);
     let session = Session::new(Who::User);
     session.trust(&[registry.host()]);
     let reference = format!("{}/app:1", registry.host());
     let first = session.sarus(["pull", "--quiet", &reference]).start();
-    was_asked.recv().unwrap();
+    held.wait_until_asked();
     let second = session.sarus(["pull", &reference]).after("exec 2>&1").start();
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let whom = format!("process {} on {host}", first.pid());
@@ -122,7 +96,7 @@ fn who_waits_says_for_whom_and_takes_over_when_that_one_is_killed() {
     first.signal(Signal::KILL);
     let line = second.line();
     assert!(line.contains(&whom) && line.contains("going on with its pull"), "{line}");
-    drop((was_asked, go_on));
+    drop(held);
     assert_eq!(first.finish().code(), None, "killed");
     second.finish().ok();
 
@@ -137,26 +111,16 @@ fn who_waits_says_for_whom_and_takes_over_when_that_one_is_killed() {
 fn who_waited_for_another_that_succeeds_says_so() {
     let image = image(&[1]);
     let digest = image.layer_digests().remove(0);
-    let (asked, was_asked) = channel();
-    let (go_on, told) = channel::<()>();
-    let told = Mutex::new(told);
-    let registry = FakeRegistry::serve(image.clone(), move |request| {
-        if request.path.ends_with(&digest) {
-            asked.send(()).unwrap();
-            // An answer or the end of the test: both mean to go on.
-            if told.lock().unwrap().recv().is_err() {}
-        }
-        None
-    });
+    let (registry, held) = FakeRegistry::holding(image.clone(), &digest);
     let session = Session::new(Who::User);
     session.trust(&[registry.host()]);
     let reference = format!("{}/app:1", registry.host());
     let first = session.sarus(["pull", "--quiet", &reference]).start();
-    was_asked.recv().unwrap();
+    held.wait_until_asked();
     let second = session.sarus(["pull", &reference]).after("exec 2>&1").start();
     let line = line_without_notes(&second);
     assert!(line.contains("waiting for process"), "{line}");
-    go_on.send(()).unwrap();
+    drop(held);
     let pid = first.pid();
     first.finish().ok();
     let output = second.finish();
