@@ -139,6 +139,10 @@ pub struct LoadArgs {
     /// Print the digests only
     #[arg(short, long)]
     pub quiet: bool,
+    /// Report where the time went: a table on standard error, or one JSON object for each image
+    /// on standard output
+    #[arg(long, value_enum, value_name = "FORMAT", num_args = 0..=1, require_equals = true, default_missing_value = "text")]
+    pub timing: Option<ReportFormat>,
     /// Directory of this node for an archive that comes compressed or through a pipe, which is
     /// kept there, without a name, until it is loaded
     #[arg(long, value_name = "DIR")]

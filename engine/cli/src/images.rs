@@ -1,9 +1,9 @@
 //! `sarus images`, `rmi` and `inspect`.
 
-use std::collections::BTreeMap;
+use std::collections::HashSet;
 use std::time::Duration;
 
-use sarus_image::{Extent, Image, Name, Removal, Removed, Store};
+use sarus_image::{Extent, Name, Removal, Removed, Store, Summary};
 use sarus_oci::{Digest, Reference};
 use serde::Serialize;
 
@@ -39,18 +39,17 @@ pub struct Line {
 
 impl Line {
     /// A line for an image and one of its names, or none.
-    pub fn new(image: &Image, name: Option<&Name>) -> Self {
+    pub fn new(digest: &Digest, image: &Summary, name: Option<&Name>) -> Self {
         let reference = name.map(|name| &name.reference);
-        let metadata = &image.metadata;
         Self {
             repository: reference.map_or_else(|| "<none>".to_owned(), short_repository),
             tag: reference.and_then(|reference| reference.tag()).map(str::to_owned),
-            digest: image.digest.clone(),
-            image_id: metadata.config_digest.clone(),
-            platform: name.map_or(&metadata.platform, |name| &name.platform).to_string(),
-            created: metadata.created.clone(),
+            digest: digest.clone(),
+            image_id: image.config_digest.clone(),
+            platform: name.map_or(&image.platform, |name| &name.platform).to_string(),
+            created: image.created.clone(),
             pulled: name.map(|name| name.pulled),
-            size: metadata.conversion.bytes,
+            size: image.bytes,
             server: reference.map_or("<none>", Reference::registry).to_owned(),
         }
     }
@@ -90,17 +89,17 @@ fn lines_of(store: &Store, grace: Duration) -> Result<Vec<Line>, CliError> {
     for damage in &listing.damaged {
         to_stderr(&format!("warning: {damage}\n"));
     }
-    let mut named: BTreeMap<&Digest, bool> = BTreeMap::new();
+    let mut named: HashSet<&Digest> = HashSet::new();
     let mut lines = Vec::new();
     for name in &listing.names {
         // A name whose image is gone is not listed.
         if let Some(image) = listing.images.get(&name.digest) {
-            named.insert(&name.digest, true);
-            lines.push(Line::new(image, Some(name)));
+            named.insert(&name.digest);
+            lines.push(Line::new(&name.digest, image, Some(name)));
         }
     }
-    let unnamed = listing.images.values().filter(|image| !named.contains_key(&image.digest));
-    lines.extend(unnamed.map(|image| Line::new(image, None)));
+    let unnamed = listing.images.iter().filter(|(digest, _)| !named.contains(digest));
+    lines.extend(unnamed.map(|(digest, image)| Line::new(digest, image, None)));
     Ok(lines)
 }
 
@@ -190,7 +189,7 @@ pub(crate) fn duration(time: Duration) -> String {
 #[serde(rename_all = "camelCase")]
 struct Record<'a> {
     names: Vec<String>,
-    admissions: Vec<AdmissionLine<'a>>,
+    admissions: Vec<AdmissionLine>,
     squashfs: String,
     store: String,
     #[serde(flatten)]
@@ -199,10 +198,10 @@ struct Record<'a> {
 
 /// Why the image was let in under one of its names.
 #[derive(Serialize)]
-struct AdmissionLine<'a> {
+struct AdmissionLine {
     name: String,
     #[serde(flatten)]
-    admission: &'a serde_json::Value,
+    admission: serde_json::Value,
 }
 
 /// `sarus inspect`
@@ -229,8 +228,11 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<(), CliError> {
 }
 
 /// Nothing where an earlier version, which kept none, gave the name.
-fn admission(name: &Name) -> Option<AdmissionLine<'_>> {
-    let admission = name.admission.as_ref().filter(|admission| admission.is_object())?;
+fn admission(name: &Name) -> Option<AdmissionLine> {
+    let admission = name.admission.as_ref()?.value();
+    if !admission.is_object() {
+        return None;
+    }
     Some(AdmissionLine { name: name.reference.to_string(), admission })
 }
 

@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 use sarus_image::{Format, ImageError, LoadRequest, Loaded, Location, Place, load as load_images};
 use sarus_oci::Reference;
 
-use crate::args::{LoadArgs, PlaceArgs};
+use crate::args::{LoadArgs, PlaceArgs, ReportFormat};
 use crate::error::CliError;
-use crate::output;
 use crate::progress::{Progress, Style};
 use crate::pull::pull_settings;
 use crate::settings::Settings;
 use crate::usage::UsageError;
+use crate::{output, timing, to_stderr};
 
 /// `sarus load`
 pub(crate) fn load(args: &LoadArgs) -> Result<(), CliError> {
@@ -27,6 +27,7 @@ pub(crate) fn load(args: &LoadArgs) -> Result<(), CliError> {
         place: &args.place,
         temp_dir: args.temp_dir.as_deref(),
         quiet: args.quiet,
+        timing: args.timing,
     };
     job.run()
 }
@@ -56,11 +57,12 @@ pub(crate) struct LoadJob<'a> {
     pub(crate) place: &'a PlaceArgs,
     pub(crate) temp_dir: Option<&'a Path>,
     pub(crate) quiet: bool,
+    pub(crate) timing: Option<ReportFormat>,
 }
 
 impl LoadJob<'_> {
     /// Loads, and prints a line for each name: the name and the image's digest, or with `quiet`
-    /// the digest alone.
+    /// the digest alone; with `--timing=json` one object for each image instead.
     pub(crate) fn run(self) -> Result<(), CliError> {
         let settings = Settings::load()?;
         let store = settings.store(self.place.centralized_repository)?;
@@ -83,9 +85,18 @@ impl LoadJob<'_> {
         let pull_settings = pull_settings(&settings)?;
         let loaded = load_images(&request, input, &store, &pull_settings, &progress);
         let loaded = loaded.inspect_err(|_| progress.abandon())?;
-        for Loaded { image, names, up_to_date } in loaded {
+        for Loaded { image, names, up_to_date, timing } in loaded {
             let digest = &image.digest;
             progress.done(&image, up_to_date);
+            match self.timing {
+                Some(ReportFormat::Json) => {
+                    let report = timing::json(names.first(), (digest, up_to_date), &timing);
+                    output::json(&report)?;
+                    continue;
+                }
+                Some(ReportFormat::Text) => to_stderr(&timing::text(&timing)),
+                None => {}
+            }
             let lines = names.iter().map(|name| match self.quiet {
                 true => format!("{digest}\n"),
                 false => format!("{name}  {digest}\n"),

@@ -88,7 +88,7 @@ fn unused(store: &Store) -> Result<Vec<Prunable>, CliError> {
         .map(|(digest, image)| Prunable {
             kind: Kind::Image,
             name: digest.to_string(),
-            bytes: image.metadata.conversion.bytes,
+            bytes: image.bytes,
         })
         .collect())
 }

@@ -30,6 +30,7 @@ pub(crate) fn pull(args: &PullArgs) -> Result<(), CliError> {
             place: &args.place,
             temp_dir: args.temp_dir.as_deref(),
             quiet: args.quiet,
+            timing: args.timing,
         };
         return job.run();
     }
@@ -45,7 +46,10 @@ pub(crate) fn pull(args: &PullArgs) -> Result<(), CliError> {
     let pulled = job.pull(&reference, &args.place.platform())?;
     let digest = &pulled.image.digest;
     match args.timing {
-        Some(ReportFormat::Json) => return output::json(&timing::json(&reference, &pulled)),
+        Some(ReportFormat::Json) => {
+            let image = (digest, pulled.up_to_date);
+            return output::json(&timing::json(Some(&reference), image, &pulled.timing));
+        }
         Some(ReportFormat::Text) => to_stderr(&timing::text(&pulled.timing)),
         None => {}
     }

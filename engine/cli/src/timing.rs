@@ -1,9 +1,9 @@
-//! `sarus pull --timing`: where the time went, for people and for programs.
+//! `sarus pull --timing` and `sarus load --timing`: where the time went, for people and for programs.
 
 use std::time::Duration;
 
-use sarus_image::{Pulled, Timing};
-use sarus_oci::Reference;
+use sarus_image::Timing;
+use sarus_oci::{Digest, Reference};
 use serde_json::{Value, json};
 
 use crate::output::{size, table};
@@ -24,9 +24,12 @@ pub(crate) fn text(timing: &Timing) -> String {
 }
 
 /// The same with times in seconds and counts in bytes.
-pub(crate) fn json(reference: &Reference, pulled: &Pulled) -> Value {
-    let phases: Vec<Value> = pulled
-        .timing
+pub(crate) fn json(
+    reference: Option<&Reference>,
+    (digest, up_to_date): (&Digest, bool),
+    timing: &Timing,
+) -> Value {
+    let phases: Vec<Value> = timing
         .phases
         .iter()
         .map(|phase| {
@@ -40,10 +43,10 @@ pub(crate) fn json(reference: &Reference, pulled: &Pulled) -> Value {
         })
         .collect();
     json!({
-        "reference": reference.to_string(),
-        "digest": pulled.image.digest.to_string(),
-        "upToDate": pulled.up_to_date,
-        "seconds": pulled.timing.total.as_secs_f64(),
+        "reference": reference.map(ToString::to_string),
+        "digest": digest.to_string(),
+        "upToDate": up_to_date,
+        "seconds": timing.total.as_secs_f64(),
         "phases": phases,
     })
 }

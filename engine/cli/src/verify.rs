@@ -55,12 +55,15 @@ pub(crate) fn verify(args: &VerifyArgs) -> Result<(), CliError> {
     }
     for store in stores.iter().filter(|_| args.all) {
         let listing = store.list().map_err(ImageError::from)?;
-        records.extend(listing.images.values().map(|image| {
-            let names = listing.names.iter().filter(|name| name.digest == image.digest);
-            let names: Vec<String> = names.map(|name| name.reference.to_string()).collect();
-            let name = names.first().cloned().unwrap_or_else(|| image.digest.to_string());
-            of_store(OsStr::new(&name), image, depth)
-        }));
+        for digest in listing.images.keys() {
+            let name = listing.names.iter().find(|name| name.digest == *digest);
+            let name = name.map_or_else(|| digest.to_string(), |name| name.reference.to_string());
+            let name = OsStr::new(&name);
+            match store.image(digest) {
+                Ok(image) => records.extend(image.map(|image| of_store(name, &image, depth))),
+                Err(damage) => records.push(settle(name, None, Err(damage.into()))),
+            }
+        }
         for damage in listing.damaged {
             let root = store.root().as_os_str();
             records.push(settle(root, None, Err(ImageError::from(damage))));

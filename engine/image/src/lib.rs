@@ -40,5 +40,5 @@ pub use sarus_registry as registry;
 pub use sarus_squash as squash;
 pub use sarus_store::{
     Image, Kind, Listing, METADATA_VERSION, Metadata, Name, Prunable, Pruned, Removal, Store,
-    StoreError, Verified,
+    StoreError, Summary, Verified,
 };

@@ -14,7 +14,7 @@ use sarus_oci::{ImageConfig, Platform, Reference};
 use sarus_policy::{Admission, Policy};
 use sarus_registry::Resolved;
 use sarus_squash::{ConvertError, Converted};
-use sarus_store::{Image, Pending, Store, StoreError};
+use sarus_store::{Image, Pending, Reason, Store, StoreError};
 
 use crate::admit::admit;
 use crate::documents::Documents;
@@ -86,7 +86,7 @@ pub fn pull<S: Source + ?Sized>(
     let resolved = source.resolve(reference, platform)?;
     let mut phases = vec![watch.stop("resolve", None)];
     let admission = admit(source, &resolved, &settings.policy)?;
-    let record = serde_json::to_value(&admission).ok();
+    let record = Reason::new(&admission);
     let tag =
         |image: &Image| store.tag_admitted((reference, platform), &image.digest, record.clone());
     let keeper = Keeper::start();

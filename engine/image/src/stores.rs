@@ -1,7 +1,7 @@
 //! The stores of one user: their own, and those of others after it.
 
 use sarus_oci::{Digest, Platform, Reference};
-use sarus_store::{Image, Name, Store};
+use sarus_store::{Image, Name, Store, Summary};
 
 use crate::ImageError;
 use crate::load::names::without_server;
@@ -89,24 +89,25 @@ impl Stores {
         let Some(prefix) = id_prefix(given) else { return Ok(None) };
         for store in &self.stores {
             let listing = store.list()?;
-            let mut matching = listing.images.into_values().filter(|image| {
-                image.metadata.config_digest.hex().starts_with(prefix)
-                    || image.digest.hex().starts_with(prefix)
+            let mut matching = listing.images.iter().filter(|(digest, image)| {
+                image.config_digest.hex().starts_with(prefix) || digest.hex().starts_with(prefix)
             });
-            let Some(image) = matching.next() else { continue };
-            if let Some(other) = matching.next() {
+            let Some((digest, image)) = matching.next() else { continue };
+            if let Some((other_digest, other)) = matching.next() {
                 // Images that differ in how they are packed have one configuration.
-                let by_manifest = image.metadata.config_digest == other.metadata.config_digest;
-                let id = |image: &Image| match by_manifest {
-                    true => image.digest.to_string(),
-                    false => image.metadata.config_digest.to_string(),
+                let by_manifest = image.config_digest == other.config_digest;
+                let id = |digest: &Digest, image: &Summary| match by_manifest {
+                    true => digest.to_string(),
+                    false => image.config_digest.to_string(),
                 };
                 return Err(ImageError::Ambiguous {
                     given: given.to_owned(),
-                    first: id(&image),
-                    second: id(&other),
+                    first: id(digest, image),
+                    second: id(other_digest, other),
                 });
             }
+            // Removed meanwhile, perhaps.
+            let Some(image) = store.image(digest)? else { continue };
             let names =
                 listing.names.into_iter().filter(|name| name.digest == image.digest).collect();
             return Ok(Some(Found { store, image, names }));

@@ -1,13 +1,13 @@
-//! Where the time of a pull went.
+//! Where the time of a pull or a load went.
 
 use std::time::{Duration, Instant};
 
 use sarus_squash::{Converted, thread_time};
 
-/// The phases of a pull that converted an image, and how long it took as a whole.
+/// The phases of what converted an image, and how long it took as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Timing {
-    /// From the first request to the image's name in the store.
+    /// From the first request, or the archive's opening, to the image's name in the store.
     pub total: Duration,
     /// In the order of the data's way. `download` to `compress` go on at the same time.
     pub phases: Vec<Phase>,

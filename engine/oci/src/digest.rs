@@ -94,15 +94,17 @@ impl Digest {
             "sha512" => Algorithm::Sha512,
             _ => return Err(DigestError::Algorithm { given: name.to_owned() }),
         };
+        let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        if hex.len() == algorithm.hex_len() && hex.bytes().all(is_digit) {
+            return Ok(Self { algorithm, hex: hex.into() });
+        }
         let got = hex.chars().count();
         if got != algorithm.hex_len() {
             let expected = algorithm.hex_len();
             return Err(DigestError::Length { algorithm: algorithm.as_str(), expected, got });
         }
-        match hex.chars().find(|c| !matches!(c, '0'..='9' | 'a'..='f')) {
-            Some(character) => Err(DigestError::Character { character }),
-            None => Ok(Self { algorithm, hex: hex.into() }),
-        }
+        let wrong = |character: &char| !u8::try_from(*character).is_ok_and(is_digit);
+        Err(DigestError::Character { character: hex.chars().find(wrong).unwrap_or_default() })
     }
 
     /// The SHA-256 digest of `bytes`.

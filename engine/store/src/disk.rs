@@ -1,10 +1,14 @@
 //! Files on disk: reading small ones, making directories, writing aside, synchronising.
 
+use std::borrow::Cow;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, RawDir, openat, statat};
 use rustix::io::Errno;
 use serde::de::DeserializeOwned;
 
@@ -15,6 +19,9 @@ const STALE_RETRIES: usize = 3;
 
 /// Bytes read at first.
 const START: usize = 8 << 10;
+
+/// Bytes for entries of a directory, as many as a C library takes.
+const ENTRIES: usize = 32 << 10;
 
 /// Reads a file whole, refusing one longer than `limit` bytes. None when there is none.
 pub(crate) fn read_small(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, StoreError> {
@@ -28,10 +35,6 @@ pub(crate) fn read_small(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, Sto
 
 /// Opening a path anew finds the file that replaced the stale one.
 fn retry_stale<T>(mut read: impl FnMut() -> Result<T, StoreError>) -> Result<T, StoreError> {
-    let is_stale = |error: &StoreError| match error {
-        StoreError::Read { source, .. } => Errno::from_io_error(source) == Some(Errno::STALE),
-        _ => false,
-    };
     let mut tries = 0;
     loop {
         match read() {
@@ -41,31 +44,73 @@ fn retry_stale<T>(mut read: impl FnMut() -> Result<T, StoreError>) -> Result<T, 
     }
 }
 
+fn is_stale(error: &StoreError) -> bool {
+    match error {
+        StoreError::Read { source, .. } => Errno::from_io_error(source) == Some(Errno::STALE),
+        _ => false,
+    }
+}
+
 fn read_once(path: &Path, limit: u64) -> Result<Vec<u8>, StoreError> {
-    let mut file = File::open(path).map_err(StoreError::read(path))?;
+    let file = File::open(path).map_err(StoreError::read(path))?;
+    let mut start = [0; START];
+    let content = read_open(file, &mut start, limit).map_err(|error| error.of(path))?;
+    Ok(content.into_owned())
+}
+
+/// Reads a file that was opened, in one call where it fits `start`.
+fn read_open(
+    mut file: File,
+    start: &mut [u8; START],
+    limit: u64,
+) -> Result<Cow<'_, [u8]>, ReadError> {
     // Nearly all files are shorter, and a short read of a regular file is one of its end: two
     // calls are saved for each, which counts where there are a thousand.
-    let mut start = [0; START];
-    let count = read_some(&mut file, &mut start).map_err(StoreError::read(path))?;
-    if count < START && count as u64 <= limit {
-        return Ok(start[..count].to_vec());
+    let count = read_some(&mut file, start)?;
+    let start = &start[..count];
+    if start.len() < START && start.len() as u64 <= limit {
+        return Ok(start.into());
     }
-    let bytes = file.metadata().map_err(StoreError::read(path))?.len();
+    let bytes = file.metadata()?.len();
     if bytes > limit {
-        return Err(StoreError::TooLong { path: path.to_owned(), bytes, limit });
+        return Err(ReadError::TooLong(bytes, limit));
     }
     let mut content = vec![0; usize::try_from(bytes).unwrap_or(0)];
-    let mut filled = count.min(content.len());
+    let mut filled = start.len().min(content.len());
     content[..filled].copy_from_slice(&start[..filled]);
     // Files of a store are replaced as a whole and do not grow: no read that only finds the end.
     while filled < content.len() {
-        match read_some(&mut file, &mut content[filled..]).map_err(StoreError::read(path))? {
+        match read_some(&mut file, &mut content[filled..])? {
             0 => break,
             count => filled += count,
         }
     }
     content.truncate(filled);
-    Ok(content)
+    Ok(content.into())
+}
+
+/// Why a file is not read, until its path is needed.
+enum ReadError {
+    Io(io::Error),
+    /// Its length, and the limit.
+    TooLong(u64, u64),
+}
+
+impl From<io::Error> for ReadError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl ReadError {
+    fn of(self, path: &Path) -> StoreError {
+        match self {
+            Self::Io(error) => StoreError::read(path)(error),
+            Self::TooLong(bytes, limit) => {
+                StoreError::TooLong { path: path.to_owned(), bytes, limit }
+            }
+        }
+    }
 }
 
 #[derive(serde::Deserialize)]
@@ -89,17 +134,36 @@ pub(crate) fn parse<T: DeserializeOwned + HasVersion>(
     path: &Path,
     json: &[u8],
 ) -> Result<T, StoreError> {
-    let damaged = |source| StoreError::Damaged { path: path.to_owned(), source };
+    parse_version(json).map_err(|error| error.of(path))
+}
+
+fn parse_version<T: DeserializeOwned + HasVersion>(json: &[u8]) -> Result<T, ParseError> {
     let parsed = serde_json::from_slice::<T>(json);
     let given = match &parsed {
         Ok(parsed) => parsed.version(),
-        Err(_) => serde_json::from_slice::<Versioned>(json).map_err(damaged)?.version,
+        Err(_) => serde_json::from_slice::<Versioned>(json).map_err(ParseError::Damaged)?.version,
     };
-    let known = crate::METADATA_VERSION;
-    if given > known {
-        return Err(StoreError::Newer { path: path.to_owned(), given, known });
+    if given > crate::METADATA_VERSION {
+        return Err(ParseError::Newer(given));
     }
-    parsed.map_err(damaged)
+    parsed.map_err(ParseError::Damaged)
+}
+
+/// Why a file's content is not taken, until its path is needed.
+enum ParseError {
+    Damaged(serde_json::Error),
+    /// Its version.
+    Newer(u32),
+}
+
+impl ParseError {
+    fn of(self, path: &Path) -> StoreError {
+        let path = path.to_owned();
+        match self {
+            Self::Damaged(source) => StoreError::Damaged { path, source },
+            Self::Newer(given) => StoreError::Newer { path, given, known: crate::METADATA_VERSION },
+        }
+    }
 }
 
 /// What a JSON file of the store holds.
@@ -204,17 +268,7 @@ pub(crate) fn remove_tree(path: &Path) -> Result<(), StoreError> {
 /// The names in a directory, sorted; empty when there is no such directory. Names that are not
 /// UTF-8 are none of the store's.
 pub(crate) fn list(path: &Path) -> Result<Vec<String>, StoreError> {
-    let entries = match std::fs::read_dir(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other.map_err(StoreError::read(path))?,
-    };
-    let mut names = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(StoreError::read(path))?;
-        names.extend(entry.file_name().into_string());
-    }
-    names.sort();
-    Ok(names)
+    Directory::open(path)?.map_or_else(|| Ok(Vec::new()), |directory| directory.names())
 }
 
 /// [`list`]; empty also for what is no directory.
@@ -225,6 +279,90 @@ pub(crate) fn list_if_directory(directory: &Path) -> Result<Vec<String>, StoreEr
         }
         other => other,
     }
+}
+
+/// A directory in which many files are looked at: the way to it is gone once.
+pub(crate) struct Directory<'a> {
+    path: Cow<'a, Path>,
+    descriptor: OwnedFd,
+}
+
+impl<'a> Directory<'a> {
+    /// None where there is none.
+    pub(crate) fn open(path: &'a Path) -> Result<Option<Self>, StoreError> {
+        match open_directory(CWD, path) {
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(StoreError::read(path)(errno.into())),
+            Ok(descriptor) => Ok(Some(Self { path: path.into(), descriptor })),
+        }
+    }
+
+    /// A directory in it; none where there is none of that name, or what has it is something else.
+    pub(crate) fn directory(&self, name: &str) -> Result<Option<Directory<'static>>, StoreError> {
+        match open_directory(&self.descriptor, Path::new(name)) {
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(errno) => Err(StoreError::read(&self.path.join(name))(errno.into())),
+            Ok(descriptor) => Ok(Some(Directory { path: self.path.join(name).into(), descriptor })),
+        }
+    }
+
+    /// The names in it, sorted.
+    pub(crate) fn names(&self) -> Result<Vec<String>, StoreError> {
+        // The directories of names are many and hold one file each: no allocation for the entries.
+        let mut buffer = [MaybeUninit::uninit(); ENTRIES];
+        let mut entries = RawDir::new(&self.descriptor, &mut buffer);
+        let mut names = Vec::new();
+        while let Some(entry) = entries.next() {
+            let entry = match entry {
+                // Removed meanwhile: it was empty.
+                Err(Errno::NOENT) => break,
+                other => other.map_err(|errno| StoreError::read(&self.path)(errno.into()))?,
+            };
+            let name = entry.file_name().to_str().ok().filter(|name| !matches!(*name, "." | ".."));
+            names.extend(name.map(str::to_owned));
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// [`read_small`] and [`parse`] of a file in it.
+    pub(crate) fn parse<T: DeserializeOwned + HasVersion>(
+        &self,
+        name: &str,
+        limit: u64,
+    ) -> Result<Option<T>, StoreError> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let opened = openat(&self.descriptor, name, flags, Mode::empty());
+        let mut start = [0; START];
+        let content = match opened {
+            Ok(file) => read_open(File::from(file), &mut start, limit),
+            Err(Errno::NOENT) => return Ok(None),
+            Err(errno) => Err(ReadError::Io(errno.into())),
+        };
+        let path = || self.path.join(name);
+        match content {
+            Ok(content) => parse_version(&content).map_err(|error| error.of(&path())).map(Some),
+            Err(error) => match error.of(&path()) {
+                // The directory may be stale itself.
+                error if is_stale(&error) => {
+                    let content = read_small(&path(), limit)?;
+                    content.map(|content| parse(&path(), &content)).transpose()
+                }
+                error => Err(error),
+            },
+        }
+    }
+
+    /// Length in bytes of a file below it; none where that cannot be told.
+    pub(crate) fn length(&self, path: &str) -> Option<u64> {
+        let found = statat(&self.descriptor, path, AtFlags::empty()).ok()?;
+        u64::try_from(found.st_size).ok()
+    }
+}
+
+fn open_directory(at: impl AsFd, path: &Path) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    openat(at, path, flags, Mode::empty())
 }
 
 #[cfg(test)]

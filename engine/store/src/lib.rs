@@ -38,7 +38,9 @@ mod write;
 pub use blobs::{Blobs, PartialBlob};
 pub use error::StoreError;
 pub use lease::{Claim, Holder, LEASE_EXPIRY, LEASE_RENEWAL, Lease, Report, Sign, Watch};
-pub use metadata::{Conversion, Image, Layer, METADATA_VERSION, Metadata, Name};
+pub use metadata::{
+    Conversion, Image, Layer, METADATA_VERSION, Metadata, Name, Reason, Remembered, Summary,
+};
 pub use owner::Owner;
 pub use pending::Pending;
 pub use prune::{Kind, Prunable, Pruned};

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use sarus_oci::{Digest, Execution, Platform, Reference};
 use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
 
 /// The version of `image.json` and of name files that this build writes, and the newest it reads.
 pub const METADATA_VERSION: u32 = 1;
@@ -79,6 +80,67 @@ pub struct Conversion {
     pub block_size: u32,
 }
 
+/// What a list shows of an image.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Summary {
+    /// [`Metadata::config_digest`]
+    pub config_digest: Digest,
+    /// [`Metadata::platform`]
+    pub platform: Platform,
+    /// [`Metadata::created`]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created: Option<String>,
+    /// [`Conversion::bytes`]
+    pub bytes: u64,
+}
+
+impl Metadata {
+    /// The part of it that lists show.
+    pub fn summary(&self) -> Summary {
+        Summary {
+            config_digest: self.config_digest.clone(),
+            platform: self.platform.clone(),
+            created: self.created.clone(),
+            bytes: self.conversion.bytes,
+        }
+    }
+}
+
+/// An image's summary with its name, and by what is seen that it is not the image's any more.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Remembered {
+    /// Length of `image.json` in bytes.
+    pub metadata_bytes: u64,
+    /// What it says.
+    pub summary: Summary,
+}
+
+/// JSON that is kept as it was given, and not parsed with what it is kept in.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Reason(Box<RawValue>);
+
+impl Reason {
+    /// None for what cannot be JSON.
+    pub fn new(value: &impl Serialize) -> Option<Self> {
+        to_raw_value(value).ok().map(Self)
+    }
+
+    /// What it says.
+    pub fn value(&self) -> serde_json::Value {
+        // It was JSON when it was made.
+        serde_json::from_str(self.0.get()).unwrap_or_default()
+    }
+}
+
+impl PartialEq for Reason {
+    fn eq(&self, other: &Self) -> bool {
+        self.value() == other.value()
+    }
+}
+
 /// The content of a name file: which image a reference means on one platform.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -96,5 +158,9 @@ pub struct Name {
     /// Why the image was let in under this name, as whoever gave the name says. For people:
     /// the store does not look into it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub admission: Option<serde_json::Value>,
+    pub admission: Option<Reason>,
+    /// What lists show of the image, so that listing a thousand opens one file for each. None in
+    /// names that an older version gave.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<Remembered>,
 }

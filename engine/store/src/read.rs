@@ -1,21 +1,21 @@
 //! Reading the store: by name, by digest, and whole. Takes no lock and writes nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use sarus_oci::{Digest, Platform, Reference};
 
-use crate::disk::{list, list_if_directory, parse, read_small};
+use crate::disk::{Directory, list, list_if_directory, parse, read_small};
 use crate::layout::{
     BLOBS, IMAGES, LEASES, METADATA, NAMES, REMOVED, SQUASHFS, TEMPORARIES, digest_name,
     platform_name, reference_name,
 };
 use crate::sweep::Survey;
-use crate::{Blobs, Image, Metadata, Name, StoreError, spread};
+use crate::{Blobs, Image, Metadata, Name, Remembered, StoreError, Summary, spread};
 
 /// Longest name file that is read, in bytes.
-const NAME_BYTES_MAX: u64 = 64 << 10;
+pub(crate) const NAME_BYTES_MAX: u64 = 64 << 10;
 
 /// Longest metadata file that is read, in bytes; a configuration with many labels stays far below.
 const METADATA_BYTES_MAX: u64 = 16 << 20;
@@ -44,7 +44,7 @@ pub struct Listing {
     pub names: Vec<Name>,
     /// The images by digest, those without a name too; not those marked for removal that no name
     /// points at.
-    pub images: BTreeMap<Digest, Image>,
+    pub images: BTreeMap<Digest, Summary>,
     /// What could not be read.
     pub damaged: Vec<StoreError>,
 }
@@ -123,6 +123,11 @@ impl Store {
     /// A file that cannot be read or is damaged, a squashfs file of another length than its
     /// metadata says.
     pub fn image(&self, digest: &Digest) -> Result<Option<Image>, StoreError> {
+        Ok(self.read_image(digest)?.map(|(image, _)| image))
+    }
+
+    /// An image, and the length of its metadata in bytes.
+    fn read_image(&self, digest: &Digest) -> Result<Option<(Image, u64)>, StoreError> {
         let directory = self.image_directory(digest);
         let path = directory.join(METADATA);
         let Some(json) = read_small(&path, METADATA_BYTES_MAX)? else { return Ok(None) };
@@ -137,10 +142,21 @@ impl Store {
         if got != expected {
             return Err(StoreError::Length { path: squashfs, got, expected });
         }
-        Ok(Some(Image { digest: digest.clone(), squashfs, metadata }))
+        let image = Image { digest: digest.clone(), squashfs, metadata };
+        Ok(Some((image, json.len() as u64)))
     }
 
-    /// All that the store holds. What is damaged is listed, and does not hide the rest.
+    /// What is kept of an image with each of its names; none when the store does not have it.
+    pub(crate) fn remember(&self, digest: &Digest) -> Result<Option<Remembered>, StoreError> {
+        let read = self.read_image(digest)?;
+        Ok(read.map(|(image, metadata_bytes)| Remembered {
+            metadata_bytes,
+            summary: image.metadata.summary(),
+        }))
+    }
+
+    /// All that the store holds. What is damaged is listed, and does not hide the rest; of the
+    /// files of an image that has a name only the lengths are looked at.
     ///
     /// # Errors
     ///
@@ -151,16 +167,29 @@ impl Store {
 
     /// The listing of what was seen by [`Store::survey`].
     pub(crate) fn list_surveyed(&self, survey: Survey) -> Listing {
-        let named: BTreeSet<&Digest> = survey.names.iter().map(|name| &name.digest).collect();
+        let named: HashMap<&Digest, Option<&Remembered>> =
+            survey.names.iter().map(|name| (&name.digest, name.image.as_ref())).collect();
         let mut images = BTreeMap::new();
         let mut damaged = survey.damaged;
         let is_shown = |(digest, mark): &(Digest, Option<SystemTime>)| {
-            mark.is_none() || named.contains(digest)
+            mark.is_none() || named.contains_key(digest)
         };
         let shown: Vec<_> = survey.images.into_iter().filter(is_shown).collect();
-        for image in spread::map(&shown, |(digest, _)| self.image(digest)) {
-            match image {
-                Ok(image) => images.extend(image.map(|image: Image| (image.digest.clone(), image))),
+        let directory = self.images_directory();
+        // Where it cannot be opened, every image says why.
+        let directory = Directory::open(&directory).ok().flatten();
+        let is_as_remembered = |digest: &Digest, remembered: &Remembered| {
+            directory.as_ref().is_some_and(|images| is_as_remembered(images, digest, remembered))
+        };
+        let summaries = spread::map(&shown, |(digest, _)| match named.get(digest) {
+            Some(Some(remembered)) if is_as_remembered(digest, remembered) => {
+                Ok(Some(remembered.summary.clone()))
+            }
+            _ => Ok(self.image(digest)?.map(|image| image.metadata.summary())),
+        });
+        for ((digest, _), summary) in shown.iter().zip(summaries) {
+            match summary {
+                Ok(summary) => images.extend(summary.map(|summary| (digest.clone(), summary))),
                 Err(error) => damaged.push(error),
             }
         }
@@ -217,4 +246,12 @@ impl Store {
     pub(crate) fn root_mode(&self) -> u32 {
         if self.access == Access::Shared { 0o755 } else { 0o700 }
     }
+}
+
+/// Whether the files of an image are those that were there when the name was given; where not,
+/// what it says is asked of the image.
+fn is_as_remembered(images: &Directory<'_>, digest: &Digest, remembered: &Remembered) -> bool {
+    let image = digest_name(digest);
+    let has = |file, bytes| images.length(&format!("{image}/{file}")) == Some(bytes);
+    has(METADATA, remembered.metadata_bytes) && has(SQUASHFS, remembered.summary.bytes)
 }

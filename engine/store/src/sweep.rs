@@ -3,15 +3,16 @@
 //! One look at the store serves all who need it, and its order keeps it correct: marks are read
 //! before names, so that a name given after a mark was seen is seen too.
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sarus_oci::Digest;
 
-use crate::disk::{list, list_if_directory, remove_file, remove_tree};
+use crate::disk::{Directory, list, remove_file, remove_tree};
 use crate::layout::{REMOVED, parse_digest_name};
 use crate::owner::age;
+use crate::read::NAME_BYTES_MAX;
 use crate::{Listing, Name, Owner, Store, StoreError, spread};
 
 /// Names and marks of a store at one time.
@@ -24,7 +25,7 @@ pub(crate) struct Survey {
     pub(crate) names: Vec<Name>,
     /// Why others cannot.
     pub(crate) damaged: Vec<StoreError>,
-    named: BTreeSet<Digest>,
+    named: HashSet<Digest>,
     /// There is a name that a newer version wrote, or another user's: it may mean any image.
     any_may_be_named: bool,
 }
@@ -133,8 +134,10 @@ impl Store {
     }
 
     fn survey_names(&self, survey: &mut Survey) -> Result<(), StoreError> {
-        let references = list(&self.names_directory())?;
-        for names in spread::map(&references, |reference| self.names_of(reference)) {
+        let path = self.names_directory();
+        let Some(directory) = Directory::open(&path)? else { return Ok(()) };
+        let references = directory.names()?;
+        for names in spread::map(&references, |reference| names_of(&directory, reference)) {
             for name in names? {
                 match name {
                     Ok(name) => {
@@ -150,16 +153,6 @@ impl Store {
         }
         survey.names.sort_by(|a, b| (&a.reference, &a.platform).cmp(&(&b.reference, &b.platform)));
         Ok(())
-    }
-
-    /// The names in one directory of [`Store::names_directory`], each read or the reason why not.
-    fn names_of(
-        &self,
-        reference: &str,
-    ) -> Result<Vec<Result<Option<Name>, StoreError>>, StoreError> {
-        let directory = self.names_directory().join(reference);
-        let files = list_if_directory(&directory)?;
-        Ok(files.iter().map(|file| self.read_name(&directory.join(file))).collect())
     }
 
     pub(crate) fn collect(&self, survey: &Survey, grace: Duration) -> Result<(), StoreError> {
@@ -180,6 +173,17 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// The names of one reference, each read or the reason why not. A file is none of the store's, and
+/// a directory may be gone by now.
+fn names_of(
+    names: &Directory<'_>,
+    reference: &str,
+) -> Result<Vec<Result<Option<Name>, StoreError>>, StoreError> {
+    let Some(directory) = names.directory(reference)? else { return Ok(Vec::new()) };
+    let files = directory.names()?;
+    Ok(files.iter().map(|file| directory.parse(file, NAME_BYTES_MAX)).collect())
 }
 
 /// Whether a temporary's writer is gone. What no store wrote is left alone until it is old.

@@ -14,7 +14,7 @@ use crate::disk::{
     write_new,
 };
 use crate::layout::{METADATA, REMOVED};
-use crate::{METADATA_VERSION, Name, Owner, Store, StoreError};
+use crate::{METADATA_VERSION, Name, Owner, Reason, Store, StoreError};
 
 /// How often giving a name is tried again when a removal deletes the name's directory meanwhile.
 const NAME_RETRIES: usize = 16;
@@ -38,8 +38,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Vanished`] when the image is not in the store (any more); a file that
-    /// cannot be written.
+    /// [`StoreError::Vanished`] when the image is not in the store (any more); an image that is
+    /// damaged; a file that cannot be written.
     pub fn tag(
         &self,
         reference: &Reference,
@@ -58,14 +58,12 @@ impl Store {
         &self,
         (reference, platform): (&Reference, &Platform),
         digest: &Digest,
-        admission: Option<serde_json::Value>,
+        admission: Option<Reason>,
     ) -> Result<(), StoreError> {
         self.check_writable()?;
         let vanished = || StoreError::Vanished { digest: digest.to_string() };
         let directory = self.image_directory(digest);
-        if !directory.join(METADATA).exists() {
-            return Err(vanished());
-        }
+        let remembered = self.remember(digest)?.ok_or_else(vanished)?;
         let before = self.name(reference, platform).unwrap_or_default();
         let name = Name {
             version: METADATA_VERSION,
@@ -74,6 +72,7 @@ impl Store {
             digest: digest.clone(),
             pulled: now(),
             admission,
+            image: Some(remembered),
         };
         self.write_name(&self.name_path(reference, platform), &name)?;
         // The collector looks at the names after it found a mark that is old enough.

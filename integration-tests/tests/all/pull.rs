@@ -87,6 +87,30 @@ fn a_pull_says_where_its_time_went() {
 }
 
 #[test]
+fn a_load_says_where_its_time_went() {
+    let session = Session::new(Who::User);
+    let layout = session.directory().join("layout");
+    image("content").write_layout(&layout);
+    let words = |words: &[&str]| session.sarus(words).args([&layout]).args(["app:1"]).run();
+    let table = words(&["load", "--timing"]);
+    for phase in ["PHASE", "inflate", "merge", "compress", "store", "total"] {
+        assert!(table.stderr.contains(phase), "no {phase}: {table}");
+    }
+    assert!(table.ok().contains("app:1  sha256:"), "{table}");
+    session.sarus(["rmi", "--force", "app:1"]).run().ok();
+    for up_to_date in [false, true] {
+        let report = words(&["load", "--timing=json"]);
+        let report: serde_json::Value = serde_json::from_str(report.ok()).unwrap();
+        assert_eq!(report["reference"], "docker.io/library/app:1");
+        assert_eq!(report["upToDate"], up_to_date, "{report}");
+        let phases = report["phases"].as_array().unwrap();
+        assert_eq!(phases.is_empty(), up_to_date, "{report}");
+        let merged = phases.iter().find(|phase| phase["name"] == "merge");
+        assert!(merged.is_none_or(|phase| phase["bytes"] == "content".len()), "{report}");
+    }
+}
+
+#[test]
 fn a_tag_a_digest_and_both_name_an_image() {
     let registry = Registry::start();
     let session = Session::new(Who::User);

@@ -110,11 +110,10 @@ impl Place {
     fn check(&self) {
         let listing = self.store.list().unwrap();
         assert_eq!(listing.damaged.len(), 0, "{:?}", listing.damaged);
-        for image in listing.images.values() {
-            assert_eq!(
-                fs::metadata(&image.squashfs).unwrap().len(),
-                image.metadata.conversion.bytes
-            );
+        for (digest, summary) in &listing.images {
+            let image = self.store.image(digest).unwrap().unwrap();
+            assert_eq!(fs::metadata(&image.squashfs).unwrap().len(), summary.bytes);
+            assert_eq!(image.metadata.summary(), *summary);
         }
     }
 }
@@ -300,6 +299,27 @@ fn a_store_that_is_not_there_is_an_empty_one_and_stays_so() {
 }
 
 #[test]
+fn what_a_name_remembers_of_its_image_is_listed_only_where_it_is_still_so() {
+    let place = Place::new();
+    place.add_named(&digest(1), "debian:12");
+    let path = place.name_file("docker.io+library+debian=12");
+    let summary = || place.store.list().unwrap().images[&digest(1)].clone();
+    let truth = summary();
+    let mut name: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    name["image"]["summary"]["created"] = "2001-01-01T00:00:00Z".into();
+    put(&path, serde_json::to_vec(&name).unwrap());
+    assert_eq!(summary().created.as_deref(), Some("2001-01-01T00:00:00Z"), "it is believed");
+    name["image"]["metadataBytes"] = 7.into();
+    put(&path, serde_json::to_vec(&name).unwrap());
+    assert_eq!(summary(), truth, "the metadata were replaced since");
+    // As an older version gives names.
+    name.as_object_mut().unwrap().remove("image");
+    put(&path, serde_json::to_vec(&name).unwrap());
+    assert_eq!(summary(), truth);
+    place.check();
+}
+
+#[test]
 fn a_thousand_images_are_listed_in_order() {
     let place = Place::in_memory();
     for number in 0..1000 {
@@ -342,6 +362,7 @@ fn at_each_step_a_killed_pull_leaves_the_old_image_or_the_new_one() {
         digest: digest(2),
         pulled: 1,
         admission: None,
+        image: None,
     };
     let json = serde_json::to_vec(&name).unwrap();
     let cut_name = |place: &Place, content: &[u8]| {

@@ -17,7 +17,8 @@ use super::checked::{Checked, Seen};
 use super::made::{self, PLAIN_LAYER, PlainLayer};
 use crate::documents::Documents;
 use crate::pull::{failed_layer, made_at};
-use crate::{ImageError, LayerSize, Observer, Origin, PullSettings};
+use crate::timing::{self, Stopwatch};
+use crate::{ImageError, LayerSize, Observer, Origin, Phase, PullSettings};
 
 /// A load, with what it needs besides images.
 #[derive(Clone, Copy)]
@@ -28,20 +29,27 @@ pub(super) struct Job<'a> {
     pub(super) observer: &'a dyn Observer,
 }
 
+/// An image of the store.
+pub(super) struct Stored {
+    pub(super) image: Image,
+    /// It was there before.
+    pub(super) was_there: bool,
+    /// Of its conversion; none when there was nothing to do.
+    pub(super) phases: Vec<Phase>,
+}
+
 impl Job<'_> {
-    /// Makes sure that the store has an image of an archive; false if it had not.
+    /// Makes sure that the store has an image of an archive.
     ///
     /// # Errors
     ///
     /// [`ImageError`]; the store is as it was.
-    pub(super) fn image(
-        &self,
-        label: &str,
-        archived: &Archived,
-    ) -> Result<(Image, bool), ImageError> {
+    pub(super) fn image(&self, label: &str, archived: &Archived) -> Result<Stored, ImageError> {
         if let Some(digest) = known_digest(archived)? {
             match self.store.image(&digest) {
-                Ok(Some(image)) => return Ok((image, true)),
+                Ok(Some(image)) => {
+                    return Ok(Stored { image, was_there: true, phases: Vec::new() });
+                }
                 Ok(None) => {}
                 Err(error) if error.is_damage() => log::debug!("converted anew: {error}"),
                 Err(error) => return Err(error.into()),
@@ -78,7 +86,7 @@ impl Job<'_> {
         (stream, execution): (Box<dyn Read + Send>, &serde_json::Value),
         platform: &Platform,
         complete: &mut dyn FnMut() -> Result<(), LoadError>,
-    ) -> Result<(Image, bool), ImageError> {
+    ) -> Result<Stored, ImageError> {
         self.tidy();
         let seen = Seen::default();
         let checked = Checked::new(stream, (label.to_owned(), None), Arc::clone(&seen));
@@ -143,18 +151,23 @@ impl Job<'_> {
             .map_err(|source| ImageError::Convert { image: label.to_owned(), source })
     }
 
-    /// Makes the image part of the store; true if it was there.
+    /// Makes the image part of the store.
     fn commit(
         &self,
         pending: Pending<'_>,
         documents: Documents,
         converted: Converted,
-    ) -> Result<(Image, bool), ImageError> {
+    ) -> Result<Stored, ImageError> {
         self.observer.storing();
+        let watch = Stopwatch::start();
+        let threads = self.settings.squash.threads.get();
+        let mut phases = timing::of_conversion(&converted, threads).to_vec();
         let digest = documents.digest.clone();
         let metadata = documents.metadata(converted, &self.settings.squash, self.platform);
         let was_there = matches!(self.store.image(&digest), Ok(Some(_)));
-        Ok((pending.with_digest(digest).commit(&metadata)?, was_there))
+        let image = pending.with_digest(digest).commit(&metadata)?;
+        phases.push(watch.stop("store", None));
+        Ok(Stored { image, was_there, phases })
     }
 }
 

@@ -22,23 +22,25 @@ pub(crate) mod sif;
 mod spool;
 mod storage;
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, BufWriter, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use sarus_oci::{Platform, Reference};
 use sarus_policy::{Admission, Evidence, Policy, Subject, Transport};
 use sarus_squash::{ToTarError, write_tar};
-use sarus_store::{Image, Store, StoreError};
+use sarus_store::{Image, Reason, Store, StoreError};
 
 pub use error::LoadError;
 pub use format::Format;
 pub use location::{Location, Place};
 pub use sif::SifError;
 
-use crate::{ImageError, Observer, PullSettings};
-use convert::Job;
+use crate::{ImageError, Observer, PullSettings, Timing};
+use convert::{Job, Stored};
 use input::{Opened, Opening};
 
 /// Bytes that a squashfs image is passed on in.
@@ -70,6 +72,8 @@ pub struct Loaded {
     pub names: Vec<Reference>,
     /// The store had it before.
     pub up_to_date: bool,
+    /// Where the time went; `total` begins where the image before it ended.
+    pub timing: Timing,
 }
 
 /// Makes sure that `store` has the images of an archive under their names. `input` is standard
@@ -89,6 +93,7 @@ pub fn load(
     if store.is_read_only() {
         return Err(StoreError::ReadOnly { root: store.root().to_owned() }.into());
     }
+    let begun = Instant::now();
     let location = &request.location;
     let name = name(request)?;
     let from = location.label();
@@ -106,7 +111,8 @@ pub fn load(
         Opened::Root(_) => Format::RootTar,
     };
     let admission = admit(request, format, &settings.policy)?;
-    let loading = Loading { job, from: &from, admission: serde_json::to_value(&admission).ok() };
+    let admission = Reason::new(&admission);
+    let loading = Loading { job, from: &from, admission, since: Cell::new(begun) };
     match opened {
         Opened::Images(_, archived) => {
             let called: Vec<&[String]> =
@@ -184,7 +190,9 @@ struct Loading<'a> {
     job: Job<'a>,
     from: &'a str,
     /// Why the policy lets it in, for the names' records.
-    admission: Option<serde_json::Value>,
+    admission: Option<Reason>,
+    /// When the image that is loaded now was begun.
+    since: Cell<Instant>,
 }
 
 impl Loading<'_> {
@@ -192,7 +200,7 @@ impl Loading<'_> {
     fn finish(
         &self,
         names: Vec<Reference>,
-        store: &dyn Fn() -> Result<(Image, bool), ImageError>,
+        store: &dyn Fn() -> Result<Stored, ImageError>,
     ) -> Result<Loaded, ImageError> {
         match self.tag(names.clone(), store()?) {
             // A removal on another node took it away between two steps: it was not up to date.
@@ -201,16 +209,14 @@ impl Loading<'_> {
         }
     }
 
-    fn tag(
-        &self,
-        names: Vec<Reference>,
-        (image, up_to_date): (Image, bool),
-    ) -> Result<Loaded, ImageError> {
+    fn tag(&self, names: Vec<Reference>, stored: Stored) -> Result<Loaded, ImageError> {
+        let Stored { image, was_there, phases } = stored;
         for name in &names {
             let named = (name, self.job.platform);
             self.job.store.tag_admitted(named, &image.digest, self.admission.clone())?;
         }
-        Ok(Loaded { image, names, up_to_date })
+        let total = self.since.replace(Instant::now()).elapsed();
+        Ok(Loaded { image, names, up_to_date: was_there, timing: Timing { total, phases } })
     }
 
     /// The platform of a SIF file; where it says none, the one asked for.
@@ -236,7 +242,7 @@ impl Loading<'_> {
         file: &Arc<File>,
         offset: u64,
         platform: &Platform,
-    ) -> Result<(Image, bool), ImageError> {
+    ) -> Result<Stored, ImageError> {
         let failed = |source: io::Error| LoadError::Read { from: self.from.to_owned(), source };
         let settings = settings::read(file, offset).map_err(|source| {
             let source = ToTarError::Image(source);

@@ -41,6 +41,11 @@ fn image() -> Image {
     }
 }
 
+fn shown(name: Option<&Name>) -> Line {
+    let image = image();
+    Line::new(&image.digest, &image.metadata.summary(), name)
+}
+
 fn line(name: &str) -> Line {
     let name = Name {
         version: METADATA_VERSION,
@@ -49,13 +54,14 @@ fn line(name: &str) -> Line {
         digest: Digest::sha256_of(b"manifest"),
         pulled: 7,
         admission: None,
+        image: None,
     };
-    Line::new(&image(), Some(&name))
+    shown(Some(&name))
 }
 
 #[test]
 fn images_are_listed_as_docker_lists_them_and_with_their_server() {
-    let lines = [line("debian:12"), line("quay.io/a/b:1"), Line::new(&image(), None)];
+    let lines = [line("debian:12"), line("quay.io/a/b:1"), shown(None)];
     let noon = 1_714_521_600 + 3 * 86_400;
     let id = short_id(image().metadata.config_digest.hex()).to_owned();
     let want = format!(
