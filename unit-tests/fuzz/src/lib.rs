@@ -4,9 +4,11 @@
 //! of an input that is accepted. They are run by libFuzzer (`ci/fuzz`, `cargo fuzz`), and by a unit
 //! test over the corpus and mutations of it.
 
+mod load;
 mod squash;
 mod text;
 
+pub use load::{archive, policy};
 pub use squash::{layer, squashfs, tar};
 pub use text::{config, hook, manifest, reference, registries, request, seccomp};
 
@@ -22,4 +24,6 @@ pub const TARGETS: &[(&str, fn(&[u8]))] = &[
     ("seccomp", seccomp),
     ("registries", registries),
     ("request", request),
+    ("archive", archive),
+    ("policy", policy),
 ];

@@ -197,7 +197,7 @@ fn browse(file: &File) -> Result<(), BrowseError> {
 const ENTRIES_MAX: u32 = 2000;
 const BYTES_MAX: u64 = 1 << 20;
 
-fn read(file: &File) -> Result<(), sarus_squash::ReadError> {
+pub(crate) fn read(file: &File) -> Result<(), sarus_squash::ReadError> {
     let image = Image::open(file)?;
     let mut reader = ImageReader::new(&image)?;
     let mut contents = ContentReader::new(&image, std::sync::Arc::default())?;

@@ -98,7 +98,9 @@ macro_rules! bears_anything {
 mod any_input_is_borne_by {
     use super::run;
 
-    bears_anything!(reference manifest tar layer squashfs config hook seccomp registries request);
+    bears_anything!(
+        reference manifest tar layer squashfs config hook seccomp registries request archive policy
+    );
 }
 
 #[test]
@@ -111,5 +113,5 @@ fn every_target_has_a_program_and_a_test() {
     let mut names: Vec<&str> = targets::TARGETS.iter().map(|(name, _)| *name).collect();
     names.sort_unstable();
     assert_eq!(names, programs);
-    assert_eq!(names.len(), 10, "add the target to the tests above");
+    assert_eq!(names.len(), 12, "add the target to the tests above");
 }

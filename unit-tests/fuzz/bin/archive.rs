@@ -1,0 +1,4 @@
+//! libFuzzer's program for `sarus_fuzz::archive`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| sarus_fuzz::archive(input));
