@@ -1,5 +1,5 @@
-//! Kills at random times: whatever was interrupted, each image listed is whole, and nothing but
-//! the blob cache is left after the next command.
+//! Kills at random times: whatever was interrupted, each image listed is whole and runs, and
+//! nothing but the blob cache is left after the next command.
 //!
 //! `SARUS_TEST_KILLS` says how many processes are killed (40 without it), `SARUS_TEST_SEED` how
 //! the times are chosen; a failure names the seed.
@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use sarus_integration_tests::{Invocation, Packed, Registry, Session, Who, sha256};
+use sarus_integration_tests::{Image, Invocation, Packed, Registry, Session, Tar, Who, sha256};
 use serde_json::Value;
 
-use crate::store_shared::image;
+use crate::convert::as_root;
+use crate::store_shared::noise;
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
@@ -33,10 +34,20 @@ impl Random {
     }
 }
 
+/// Number of choices of [`Ground::command`].
+const COMMANDS: u64 = 36;
+
 struct Ground {
     session: Session,
     registry: Registry,
     images: Vec<(String, Packed)>,
+}
+
+/// BusyBox, and a layer for each seed.
+fn image(seeds: &[u64]) -> Packed {
+    let layers =
+        seeds.iter().map(|seed| Tar::new().file(format!("content{seed}"), noise(*seed, 200_000)));
+    layers.fold(Image::busybox(), |image, layer| image.layer(&layer)).pack()
 }
 
 impl Ground {
@@ -48,26 +59,52 @@ impl Ground {
         let images = [image(&[1, 2, 3]), image(&[4, 1]), image(&[5])];
         let images = (0..).zip(images);
         let images = images.map(|(n, image)| (registry.push(&format!("app:{n}"), &image), image));
-        let images = images.collect();
-        Self { session, registry, images }
+        let images: Vec<_> = images.collect();
+        let ground = Self { session, registry, images };
+        for (n, (_, image)) in (0..).zip(&ground.images) {
+            image.write_layout(&ground.layout(n));
+            let from = format!("oci:{}:latest", ground.layout(n).display());
+            let to = format!("docker-archive:{}", ground.archive(n).display());
+            as_root(&["skopeo", "copy", "--quiet", &from, &to]);
+        }
+        ground
+    }
+
+    /// An image as a directory.
+    fn layout(&self, number: usize) -> PathBuf {
+        self.session.directory().join(format!("layout{number}"))
+    }
+
+    /// An image as `docker save` writes it.
+    fn archive(&self, number: usize) -> PathBuf {
+        self.session.directory().join(format!("archive{number}.tar"))
     }
 
     fn store(&self) -> PathBuf {
         self.session.home().join(".local/share/sarus")
     }
 
-    /// What one process of a round does.
+    /// What one process of a round does, one of [`COMMANDS`].
     fn command(&self, choice: u64) -> Invocation {
-        let (reference, _) = &self.images[usize::try_from(choice / 8).unwrap() % 3];
-        match choice % 8 {
-            0..5 => self.session.sarus(["pull", "--quiet", reference]),
-            5 => self.session.sarus(["rmi", reference]),
-            6 => self.session.sarus(["rmi", "--force", reference]),
+        let number = usize::try_from(choice / 12).unwrap() % 3;
+        let (reference, _) = &self.images[number];
+        let load = |file: PathBuf, name: &str| {
+            self.session.sarus(["load", "--quiet"]).args([file]).args([format!("{name}:{number}")])
+        };
+        match choice % 12 {
+            0..4 => self.session.sarus(["pull", "--quiet", reference]),
+            4..6 => load(self.layout(number), "directory"),
+            6 => load(self.archive(number), "saved"),
+            7 => self.session.sarus(["rmi", reference]),
+            8 => self.session.sarus(["rmi", "--force", reference]),
+            9 => self.session.sarus(["rmi", "--force", &format!("saved:{number}")]),
+            10 => self.session.sarus(["rmi", &format!("directory:{number}")]),
             _ => self.session.sarus(["prune", "--force"]),
         }
     }
 
-    /// After the next command: each image listed is whole, and only the cache is left beside.
+    /// After the next command: each image listed is whole and runs, and only the cache is left
+    /// beside.
     fn check(&self) {
         let output = self.session.sarus(["images", "--format", "json"]).run();
         let lines: Vec<Value> = serde_json::from_str(output.ok()).unwrap();
@@ -90,6 +127,8 @@ impl Ground {
         let metadata: Value = serde_json::from_slice(&json).unwrap();
         let squashfs = fs_err::read(directory.join("image.squashfs")).unwrap();
         assert_eq!(metadata["conversion"]["squashfsDigest"], sha256(&squashfs), "{digest}");
+        let image = format!("image@{digest}");
+        assert_eq!(self.session.sarus(["run", &image, "echo", "runs"]).run().ok(), "runs\n");
     }
 }
 
@@ -116,7 +155,7 @@ fn a_store_outlives_kills_at_random_times() {
         // One alone, then several at once, of which some are killed and some are not.
         let count = if round % 2 == 0 { 1 } else { 2 + random.below(4) };
         let running: Vec<_> =
-            (0..count).map(|_| ground.command(random.below(24)).start()).collect();
+            (0..count).map(|_| ground.command(random.below(COMMANDS)).start()).collect();
         let mut spared = Vec::new();
         for (index, command) in (0..).zip(running) {
             if index > 0 && random.below(4) == 0 {
@@ -142,7 +181,11 @@ fn a_store_outlives_kills_at_random_times() {
         assert_eq!(output.ok(), format!("{}\n", image.digest()));
     }
     ground.check();
-    assert_eq!(names(&ground.store().join("images/v1")).len(), ground.images.len());
+    let digests = names(&ground.store().join("images/v1"));
+    for (_, image) in &ground.images {
+        assert!(digests.contains(&image.digest().replace(':', "-")), "{digests:?}");
+    }
+    assert!(digests.len() <= 2 * ground.images.len(), "as pulled and as saved: {digests:?}");
     assert!(ground.registry.sent_blobs().len() >= packed.layer_digests().len());
 }
 

@@ -1,7 +1,9 @@
 //! One pull however many ask: one download and one conversion, and somebody takes over.
 
 use rustix::process::Signal;
-use sarus_integration_tests::{FakeRegistry, Image, Packed, Registry, Running, Session, Tar, Who};
+use sarus_integration_tests::{
+    FakeRegistry, Image, Invocation, Packed, Registry, Running, Session, Tar, Who,
+};
 
 /// Bytes that do not compress, the same for the same seed.
 pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
@@ -126,4 +128,69 @@ fn who_waited_for_another_that_succeeds_says_so() {
     let output = second.finish();
     assert!(output.ok().contains(&format!("{reference}: pulled by process {pid} on ")), "{output}");
     assert!(output.ok().contains(&image.digest()), "{output}");
+}
+
+/// The command on a node of its own, as far as a store can see: other name, other processes. The
+/// kernel's boot id is the same.
+fn on_node(name: &str, command: Invocation) -> Invocation {
+    let script = format!("hostname {name}; exec \"$@\"");
+    command.under([
+        "unshare",
+        "--uts",
+        "--pid",
+        "--fork",
+        "--kill-child",
+        "--mount-proc",
+        "sh",
+        "-ec",
+        &script,
+        "sh",
+    ])
+}
+
+#[test]
+fn pulls_on_several_nodes_fetch_each_blob_once() {
+    let registry = Registry::start();
+    let session = Session::new(Who::Root);
+    session.trust(&[registry.host()]);
+    let image = image(&[1, 2, 3]);
+    let reference = registry.push("app:1", &image);
+    let pull = |node: &str| on_node(node, session.sarus(["pull", "--quiet", &reference])).start();
+    let nodes = ["one", "two", "three", "four"];
+    let pulls: Vec<_> = (0..16).map(|number| pull(nodes[number % nodes.len()])).collect();
+    for pull in pulls {
+        assert_eq!(pull.finish().ok(), format!("{}\n", image.digest()));
+    }
+    let mut layers = registry.sent_blobs();
+    layers.retain(|digest| image.layer_digests().contains(digest));
+    assert_eq!(sorted(layers), sorted(image.layer_digests()));
+}
+
+#[test]
+fn a_lease_of_a_node_that_is_dead_expires_and_another_node_takes_over() {
+    let image = image(&[1, 2]);
+    let digests = image.layer_digests();
+    let (registry, held) = FakeRegistry::holding(image.clone(), &digests[1]);
+    let session = Session::new(Who::Root);
+    session.trust(&[registry.host()]);
+    let reference = format!("{}/app:1", registry.host());
+    let first = on_node("one", session.sarus(["pull", "--quiet", &reference])).start();
+    held.wait_until_asked();
+    let second = session.sarus(["pull", &reference]).after("exec 2>&1");
+    let second = on_node("two", second).start();
+    let line = line_without_notes(&second);
+    assert!(line.contains("waiting for process") && line.contains(" on one"), "{line}");
+    first.signal(Signal::KILL);
+    assert_eq!(first.finish().code(), None, "killed");
+    // Nothing shows on another node that a process is dead, but that its lease stands still; who
+    // waits for that says so from time to time.
+    let line = std::iter::repeat_with(|| second.line()).find(|line| !line.contains("waiting for"));
+    let line = line.unwrap();
+    assert!(line.contains(" on one") && line.contains("going on with its pull"), "{line}");
+    drop(held);
+    second.finish().ok();
+    let fetches = |digest: &str| {
+        registry.requests().iter().filter(|request| request.path.ends_with(digest)).count()
+    };
+    assert_eq!((fetches(&digests[0]), fetches(&digests[1])), (1, 2));
 }
