@@ -72,7 +72,7 @@ impl Store {
             }
         }
         self.prune_blobs(&me, &mut pruned, dry_run)?;
-        let survey = self.survey()?;
+        let mut survey = self.survey()?;
         for (digest, mark) in &survey.images {
             if survey.is_over(digest, *mark, grace) {
                 let squashfs = self.image_directory(digest).join(SQUASHFS);
@@ -82,7 +82,7 @@ impl Store {
         }
         if !dry_run {
             self.sweep_leases(&me)?;
-            self.collect(&survey, grace)?;
+            self.collect(&mut survey, grace)?;
         }
         pruned.items.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
         Ok(pruned)

@@ -81,7 +81,8 @@ impl Store {
     }
 
     /// The image that `reference` means on `platform`; none when the store has no such name.
-    /// A reference with a digest that no name carries finds the image of that manifest digest.
+    /// A reference with a digest that no name carries finds the image of that manifest digest,
+    /// unless that one is to be removed.
     ///
     /// # Errors
     ///
@@ -96,7 +97,9 @@ impl Store {
             return self.image(&name.digest);
         }
         let Some(digest) = reference.digest() else { return Ok(None) };
-        if self.image_directory(digest).join(REMOVED).exists() {
+        // Who gave it a name may have been killed before the mark was gone. Only then is there a
+        // look at all names.
+        if self.image_directory(digest).join(REMOVED).exists() && !self.has_name(digest)? {
             return Ok(None);
         }
         self.image(digest)

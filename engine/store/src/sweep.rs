@@ -56,7 +56,7 @@ impl Store {
     /// The first file that cannot be read or removed; the rest is left to the next call.
     pub fn sweep(&self, grace: Duration) -> Result<(), StoreError> {
         self.sweep_temporaries()?;
-        self.collect(&self.survey()?, grace)
+        self.collect(&mut self.survey()?, grace)
     }
 
     /// [`Store::sweep`] where the store can be written, then [`Store::list`], with one look at
@@ -66,9 +66,9 @@ impl Store {
     ///
     /// A directory that cannot be read.
     pub fn sweep_and_list(&self, grace: Duration) -> Result<Listing, StoreError> {
-        let survey = self.survey_for_list()?;
+        let mut survey = self.survey_for_list()?;
         if !self.is_read_only() {
-            let swept = self.sweep_temporaries().and_then(|()| self.collect(&survey, grace));
+            let swept = self.sweep_temporaries().and_then(|()| self.collect(&mut survey, grace));
             if let Err(error) = swept {
                 log::debug!("what killed commands left stays: {error}");
             }
@@ -155,23 +155,27 @@ impl Store {
         Ok(())
     }
 
-    pub(crate) fn collect(&self, survey: &Survey, grace: Duration) -> Result<(), StoreError> {
-        for (digest, mark) in &survey.images {
-            match mark {
-                // Looked at once more, since a name may have been given after the survey.
-                None if !survey.is_named(digest) && !self.has_name(digest)? => {
-                    self.mark(digest)?;
-                }
-                Some(mark) if age(*mark) >= grace && survey.is_named(digest) => {
-                    remove_file(&self.image_directory(digest).join(REMOVED))?;
-                }
-                Some(_) if survey.is_over(digest, *mark, grace) => {
-                    self.delete(digest)?;
-                }
-                _ => {}
+    /// Marks images without a name, which the survey then has as marked; unmarks those that have one
+    /// again; deletes those whose `grace` has passed.
+    pub(crate) fn collect(&self, survey: &mut Survey, grace: Duration) -> Result<(), StoreError> {
+        let mut images = std::mem::take(&mut survey.images);
+        let collected = images.iter_mut().try_for_each(|(digest, mark)| match *mark {
+            // Looked at once more, since a name may have been given after the survey.
+            None if !survey.is_named(digest) && !self.has_name(digest)? => {
+                self.mark(digest)?;
+                *mark = Some(SystemTime::now());
+                Ok(())
             }
-        }
-        Ok(())
+            // Whoever gave the name was killed before the mark was gone. One that loses its name
+            // just now is marked by the next command.
+            Some(_) if survey.named.contains(digest) => {
+                remove_file(&self.image_directory(digest).join(REMOVED))
+            }
+            Some(_) if survey.is_over(digest, *mark, grace) => self.delete(digest).map(drop),
+            _ => Ok(()),
+        });
+        survey.images = images;
+        collected
     }
 }
 

@@ -1,5 +1,5 @@
-//! Kills at random times: whatever was interrupted, each image listed is whole, and nothing but
-//! the blob cache is left after the next command.
+//! Kills at random times: whatever was interrupted, each image listed is whole and runs, and
+//! nothing but the blob cache is left after the next command.
 //!
 //! `SARUS_TEST_KILLS` says how many processes are killed (40 without it), `SARUS_TEST_SEED` how
 //! the times are chosen; a failure names the seed.
@@ -103,7 +103,8 @@ impl Ground {
         }
     }
 
-    /// After the next command: each image listed is whole, and only the cache is left beside.
+    /// After the next command: each image listed is whole and runs, and only the cache is left
+    /// beside.
     fn check(&self) {
         let output = self.session.sarus(["images", "--format", "json"]).run();
         let lines: Vec<Value> = serde_json::from_str(output.ok()).unwrap();
@@ -126,6 +127,8 @@ impl Ground {
         let metadata: Value = serde_json::from_slice(&json).unwrap();
         let squashfs = fs_err::read(directory.join("image.squashfs")).unwrap();
         assert_eq!(metadata["conversion"]["squashfsDigest"], sha256(&squashfs), "{digest}");
+        let image = format!("image@{digest}");
+        assert_eq!(self.session.sarus(["run", &image, "echo", "runs"]).run().ok(), "runs\n");
     }
 }
 

@@ -32,20 +32,26 @@ fn line_without_notes(command: &Running) -> String {
     if line.contains("without encryption") { command.line() } else { line }
 }
 
+/// How often a blob was asked for.
+fn fetches(registry: &FakeRegistry, digest: &str) -> usize {
+    registry.requests().iter().filter(|request| request.path.ends_with(digest)).count()
+}
+
 fn sorted(mut digests: Vec<String>) -> Vec<String> {
     digests.sort();
     digests
 }
 
-#[test]
-fn sixteen_pulls_at_once_fetch_each_blob_once() {
+/// Sixteen pulls of an image at once, each made ready by `place`: all get it, and the registry sends
+/// each layer once.
+fn pull_by_sixteen(who: Who, place: impl Fn(usize, Invocation) -> Invocation) {
     let registry = Registry::start();
-    let session = Session::new(Who::User);
+    let session = Session::new(who);
     session.trust(&[registry.host()]);
     let image = image(&[1, 2, 3]);
     let reference = registry.push("app:1", &image);
-    let pulls: Vec<_> =
-        (0..16).map(|_| session.sarus(["pull", "--quiet", &reference]).start()).collect();
+    let pull = |number| place(number, session.sarus(["pull", "--quiet", &reference])).start();
+    let pulls: Vec<_> = (0..16).map(pull).collect();
     for pull in pulls {
         assert_eq!(pull.finish().ok(), format!("{}\n", image.digest()));
     }
@@ -53,6 +59,11 @@ fn sixteen_pulls_at_once_fetch_each_blob_once() {
     let mut layers = registry.sent_blobs();
     layers.retain(|digest| image.layer_digests().contains(digest));
     assert_eq!(sorted(layers), sorted(image.layer_digests()));
+}
+
+#[test]
+fn sixteen_pulls_at_once_fetch_each_blob_once() {
+    pull_by_sixteen(Who::User, |_, pull| pull);
 }
 
 #[test]
@@ -74,10 +85,7 @@ fn images_that_share_a_layer_and_are_pulled_at_once_fetch_it_once() {
     drop((others, held));
     assert_eq!(pull_first.finish().ok(), format!("{}\n", first.digest()));
     assert_eq!(pull_second.finish().ok(), format!("{}\n", second.digest()));
-    let fetches = |registry: &FakeRegistry| {
-        registry.requests().iter().filter(|request| request.path.ends_with(&shared)).count()
-    };
-    assert_eq!((fetches(&slow), fetches(&quick)), (1, 0));
+    assert_eq!((fetches(&slow, &shared), fetches(&quick, &shared)), (1, 0));
 }
 
 #[test]
@@ -101,12 +109,8 @@ fn who_waits_says_for_whom_and_takes_over_when_that_one_is_killed() {
     drop(held);
     assert_eq!(first.finish().code(), None, "killed");
     second.finish().ok();
-
-    let fetches = |digest: &str| {
-        registry.requests().iter().filter(|request| request.path.ends_with(digest)).count()
-    };
-    assert_eq!(fetches(&digests[0]), 1, "what was complete is not fetched again");
-    assert_eq!(fetches(&digests[1]), 2);
+    assert_eq!(fetches(&registry, &digests[0]), 1, "what was complete is not fetched again");
+    assert_eq!(fetches(&registry, &digests[1]), 2);
 }
 
 #[test]
@@ -150,20 +154,8 @@ fn on_node(name: &str, command: Invocation) -> Invocation {
 
 #[test]
 fn pulls_on_several_nodes_fetch_each_blob_once() {
-    let registry = Registry::start();
-    let session = Session::new(Who::Root);
-    session.trust(&[registry.host()]);
-    let image = image(&[1, 2, 3]);
-    let reference = registry.push("app:1", &image);
-    let pull = |node: &str| on_node(node, session.sarus(["pull", "--quiet", &reference])).start();
     let nodes = ["one", "two", "three", "four"];
-    let pulls: Vec<_> = (0..16).map(|number| pull(nodes[number % nodes.len()])).collect();
-    for pull in pulls {
-        assert_eq!(pull.finish().ok(), format!("{}\n", image.digest()));
-    }
-    let mut layers = registry.sent_blobs();
-    layers.retain(|digest| image.layer_digests().contains(digest));
-    assert_eq!(sorted(layers), sorted(image.layer_digests()));
+    pull_by_sixteen(Who::Root, |number, pull| on_node(nodes[number % nodes.len()], pull));
 }
 
 #[test]
@@ -189,8 +181,5 @@ fn a_lease_of_a_node_that_is_dead_expires_and_another_node_takes_over() {
     assert!(line.contains(" on one") && line.contains("going on with its pull"), "{line}");
     drop(held);
     second.finish().ok();
-    let fetches = |digest: &str| {
-        registry.requests().iter().filter(|request| request.path.ends_with(digest)).count()
-    };
-    assert_eq!((fetches(&digests[0]), fetches(&digests[1])), (1, 2));
+    assert_eq!((fetches(&registry, &digests[0]), fetches(&registry, &digests[1])), (1, 2));
 }

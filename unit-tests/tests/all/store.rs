@@ -632,12 +632,26 @@ fn an_image_that_gets_a_name_again_is_not_removed() {
     place.store.sweep(Duration::ZERO).unwrap();
     assert_eq!(place.lookup("debian:again"), Some(digest(1)));
 
-    // A mark that a killed command set after the name was given.
+    // A mark that a killed command set after the name was given, or did not take away.
     put(&place.image_directory(&digest(1)).join("removed"), b"");
     assert_eq!(place.lookup("debian:again"), Some(digest(1)));
+    let by_digest = format!("debian@{}", digest(1));
+    assert_eq!(place.lookup(&by_digest), Some(digest(1)), "by its digest, too");
+    assert_eq!(place.store.list().unwrap().images.len(), 1);
     place.store.sweep(Duration::ZERO).unwrap();
     assert_eq!(place.lookup("debian:again"), Some(digest(1)));
     assert!(!place.image_directory(&digest(1)).join("removed").exists());
+}
+
+#[test]
+fn an_image_that_a_killed_pull_did_not_name_is_not_listed_by_who_marks_it() {
+    let place = Place::new();
+    place.add(&digest(1), b"nameless");
+    assert_eq!(place.store.list().unwrap().images.len(), 1, "who only reads shows it");
+    let listing = place.store.sweep_and_list(DAY).unwrap();
+    assert!(place.image_directory(&digest(1)).join("removed").exists());
+    assert_eq!(listing.images.len(), 0, "it cannot be run from now on");
+    assert_eq!(place.lookup(&format!("debian@{}", digest(1))), None);
 }
 
 #[test]
