@@ -78,7 +78,8 @@ fn listing_images_takes_a_fixed_number_of_calls_for_each() {
     let listed = session.sarus(["images", "--quiet"]).run();
     assert_eq!(listed.ok().lines().count(), 51);
     let each = (calls(&session) - one) / 50;
-    assert!(each <= 14, "{each} calls for each image");
+    // Nine, and where closing is watched, in debug builds, two more.
+    assert!(each <= 11, "{each} calls for each image");
     let counted = trace(&session, &["images"], "trace=openat").len();
-    assert!(counted <= 10 + 51 * 3, "{counted} files opened for 51 images");
+    assert!(counted <= 10 + 51 * 2, "{counted} files opened for 51 images");
 }

@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use sarus_integration_tests::{Image, Invocation, Packed, Registry, Session, Tar, Who, sha256};
+use sarus_integration_tests::{Image, Invocation, Packed, Registry, Session, Who, sha256};
 use serde_json::Value;
 
 use crate::convert::as_root;
-use crate::store_shared::noise;
+use crate::store_shared::image_on;
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
@@ -43,20 +43,14 @@ struct Ground {
     images: Vec<(String, Packed)>,
 }
 
-/// BusyBox, and a layer for each seed.
-fn image(seeds: &[u64]) -> Packed {
-    let layers =
-        seeds.iter().map(|seed| Tar::new().file(format!("content{seed}"), noise(*seed, 200_000)));
-    layers.fold(Image::busybox(), |image, layer| image.layer(&layer)).pack()
-}
-
 impl Ground {
     fn new() -> Self {
         let registry = Registry::start();
         let session = Session::new(Who::User);
         session.trust(&[registry.host()]);
         // Layers are shared, so that pulls of different images meet too.
-        let images = [image(&[1, 2, 3]), image(&[4, 1]), image(&[5])];
+        let images = [&[1, 2, 3][..], &[4, 1], &[5]];
+        let images = images.map(|seeds| image_on(Image::busybox(), seeds));
         let images = (0..).zip(images);
         let images = images.map(|(n, image)| (registry.push(&format!("app:{n}"), &image), image));
         let images: Vec<_> = images.collect();

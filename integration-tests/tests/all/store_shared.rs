@@ -21,9 +21,14 @@ pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
 
 /// An image with one layer for each seed.
 pub(crate) fn image(seeds: &[u64]) -> Packed {
+    image_on(Image::new(), seeds)
+}
+
+/// An image with one more layer for each seed.
+pub(crate) fn image_on(base: Image, seeds: &[u64]) -> Packed {
     let layers =
         seeds.iter().map(|seed| Tar::new().file(format!("content{seed}"), noise(*seed, 200_000)));
-    layers.fold(Image::new(), |image, layer| image.layer(&layer)).pack()
+    layers.fold(base, |image, layer| image.layer(&layer)).pack()
 }
 
 /// The first line but for the remark that the registry is asked without encryption.

@@ -12,6 +12,12 @@ pub use load::{archive, policy};
 pub use squash::{layer, squashfs, tar};
 pub use text::{config, hook, manifest, reference, registries, request, seccomp};
 
+/// A directory for a target's files, in memory where that can be.
+fn temporary_directory() -> tempfile::TempDir {
+    let directory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+    directory.expect("a temporary directory")
+}
+
 /// All targets by the name of their corpus.
 pub const TARGETS: &[(&str, fn(&[u8]))] = &[
     ("reference", reference),

@@ -32,10 +32,7 @@ pub fn archive(input: &[u8]) {
         _ => None,
     };
     GROUND.with(|ground| {
-        let ground = ground.get_or_init(|| {
-            let directory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
-            directory.expect("a temporary directory")
-        });
+        let ground = ground.get_or_init(super::temporary_directory);
         let (path, spool) = (ground.path().join("archive"), ground.path().join("spool"));
         DirBuilder::new().recursive(true).create(&spool).expect("a directory");
         let mut file = File::create(&path).expect("a file");

@@ -96,10 +96,7 @@ fn put(path: &Path, content: &[u8]) {
 pub fn registries(input: &[u8]) {
     let Some((&which, text)) = input.split_first() else { return };
     ETC.with(|etc| {
-        let etc = etc.get_or_init(|| {
-            let directory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
-            directory.expect("a temporary directory")
-        });
+        let etc = etc.get_or_init(super::temporary_directory);
         let auth = etc.path().join("auth.json");
         let variables = [("REGISTRY_AUTH_FILE", auth.as_os_str())];
         let environment = Environment::new(variables, etc.path());
