@@ -23,6 +23,10 @@ const START: usize = 8 << 10;
 /// Bytes for entries of a directory, as many as a C library takes.
 const ENTRIES: usize = 32 << 10;
 
+/// How files are opened for reading. A pipe that somebody put in the place of one is empty, and not
+/// waited for.
+const FILE: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC).union(OFlags::NONBLOCK);
+
 /// Reads a file whole, refusing one longer than `limit` bytes. None when there is none.
 pub(crate) fn read_small(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, StoreError> {
     match retry_stale(|| read_once(path, limit)) {
@@ -52,9 +56,10 @@ fn is_stale(error: &StoreError) -> bool {
 }
 
 fn read_once(path: &Path, limit: u64) -> Result<Vec<u8>, StoreError> {
-    let file = File::open(path).map_err(StoreError::read(path))?;
+    let file = openat(CWD, path, FILE, Mode::empty())
+        .map_err(|errno| StoreError::read(path)(errno.into()))?;
     let mut start = [0; START];
-    let content = read_open(file, &mut start, limit).map_err(|error| error.of(path))?;
+    let content = read_open(file.into(), &mut start, limit).map_err(|error| error.of(path))?;
     Ok(content.into_owned())
 }
 
@@ -331,8 +336,7 @@ impl<'a> Directory<'a> {
         name: &str,
         limit: u64,
     ) -> Result<Option<T>, StoreError> {
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        let opened = openat(&self.descriptor, name, flags, Mode::empty());
+        let opened = openat(&self.descriptor, name, FILE, Mode::empty());
         let mut start = [0; START];
         let content = match opened {
             Ok(file) => read_open(File::from(file), &mut start, limit),

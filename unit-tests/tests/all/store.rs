@@ -747,6 +747,24 @@ fn a_damaged_image_is_one_clear_error_and_hides_no_other() {
     }
 }
 
+#[test]
+#[expect(clippy::disallowed_methods, reason = "a tool that makes a pipe, by its exit status")]
+fn a_pipe_in_the_place_of_a_file_is_damage_and_nobody_waits_for_it() {
+    let place = Place::new();
+    place.add_named(&digest(1), "debian:12");
+    place.add_named(&digest(2), "ubuntu:24.04");
+    let name = place.name_file("docker.io+library+debian=12");
+    let metadata = place.image_directory(&digest(2)).join("image.json");
+    for path in [&name, &metadata] {
+        fs::remove_file(path).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
+    }
+    for image in ["debian:12", "ubuntu:24.04"] {
+        assert!(place.store.lookup(&reference(image), &amd64()).unwrap_err().is_damage());
+    }
+    assert_eq!(place.store.list().unwrap().damaged.len(), 2);
+}
+
 fn json_with_version(mut json: serde_json::Value, version: u32) -> Vec<u8> {
     json["version"] = version.into();
     serde_json::to_vec(&json).unwrap()
