@@ -7,8 +7,12 @@ use sarus_integration_tests::{Invocation, Mpi, Runtime, Who};
 use crate::Ground;
 use crate::slurm::Site;
 
-/// Times that each of the two is measured, in turns.
-const TURNS: usize = 7;
+/// Times that each of the two is measured at least, in turns.
+const TURNS_MIN: usize = 7;
+
+/// Turns after which what is still worse is so by itself: whatever else the machine did in the
+/// meantime made some turns slow, not all.
+const TURNS_MAX: usize = 60;
 
 /// How much worse the best in containers may be: far more than is wanted, since both ranks and all
 /// else share two processors here. The figures are printed.
@@ -57,7 +61,14 @@ fn messages_are_as_fast_as_without_containers() {
         let native = step(site.bare(&options, &["./pingpong", batches]));
         let contained = step(site.contained(&options, &["pingpong", batches]));
         let mut best = [(f64::MAX, 0.0_f64); 2];
-        for _ in 0..TURNS {
+        let worse = |best: &[(f64, f64); 2]| {
+            let latency = best[1].0 / best[0].0;
+            let bandwidth = best[0].1 / best[1].1;
+            latency.max(bandwidth)
+        };
+        let mut turns = 0;
+        while turns < TURNS_MIN || (worse(&best) >= FACTOR_MAX && turns < TURNS_MAX) {
+            turns += 1;
             for (best, step) in best.iter_mut().zip([&native, &contained]) {
                 let again = || {
                     println!("once more, after a crash of Open MPI's");
@@ -67,10 +78,8 @@ fn messages_are_as_fast_as_without_containers() {
                 *best = (best.0.min(latency), best.1.max(bandwidth));
             }
         }
-        let (latency, bandwidth) = (best[1].0 / best[0].0, best[0].1 / best[1].1);
         println!("{mpi:?}, {nodes} node(s): native {:?}, in containers {:?}", best[0], best[1]);
-        assert!(latency < FACTOR_MAX, "{mpi:?} on {nodes}: {best:?}");
-        assert!(bandwidth < FACTOR_MAX, "{mpi:?} on {nodes}: {best:?}");
+        assert!(worse(&best) < FACTOR_MAX, "{mpi:?} on {nodes}: {best:?}");
     }
 }
 
