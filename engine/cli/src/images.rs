@@ -1,5 +1,6 @@
 //! `sarus images`, `rmi` and `inspect`.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::time::Duration;
 
@@ -112,8 +113,8 @@ fn ids(lines: &[Line], whole: bool) -> String {
     text
 }
 
-fn id(digest: &Digest, whole: bool) -> String {
-    if whole { digest.to_string() } else { short_id(digest.hex()).to_owned() }
+fn id(digest: &Digest, whole: bool) -> Cow<'_, str> {
+    if whole { digest.to_string().into() } else { short_id(digest.hex()).into() }
 }
 
 /// The table that people see. `now` in seconds since 1970.
@@ -124,18 +125,19 @@ pub fn images_table(lines: &[Line], digests: bool, no_trunc: bool, now: i64) -> 
         header.push("DIGEST");
     }
     header.extend(["IMAGE ID", "CREATED", "SIZE", "SERVER"]);
-    let rows: Vec<Vec<String>> = lines
+    let rows: Vec<Vec<Cow<'_, str>>> = lines
         .iter()
         .map(|line| {
-            let mut row = vec![line.repository.clone()];
-            row.push(line.tag.clone().unwrap_or_else(|| "<none>".to_owned()));
+            let mut row = Vec::with_capacity(header.len());
+            row.push(line.repository.as_str().into());
+            row.push(line.tag.as_deref().unwrap_or("<none>").into());
             if digests {
-                row.push(line.digest.to_string());
+                row.push(line.digest.to_string().into());
             }
             row.push(id(&line.image_id, no_trunc));
-            row.push(created(line, now));
-            row.push(size(line.size));
-            row.push(line.server.clone());
+            row.push(created(line, now).into());
+            row.push(size(line.size).into());
+            row.push(line.server.as_str().into());
             row
         })
         .collect();

@@ -31,27 +31,40 @@ pub fn json<T: Serialize>(value: &T) -> Result<(), CliError> {
 }
 
 /// A table: columns as wide as their widest cell, the last one without blanks behind it.
-pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
-    let width = |text: &str| text.chars().count();
+pub fn table<T: AsRef<str>>(header: &[&str], rows: &[Vec<T>]) -> String {
     let mut widths: Vec<usize> = header.iter().map(|cell| width(cell)).collect();
     for row in rows {
-        for (column, cell) in row.iter().enumerate().take(widths.len()) {
-            widths[column] = widths[column].max(width(cell));
+        for (column, cell) in widths.iter_mut().zip(row) {
+            *column = width(cell.as_ref()).max(*column);
         }
     }
-    let line = |cells: &mut dyn Iterator<Item = &str>| {
-        let mut line = String::new();
-        for (cell, column) in cells.zip(&widths) {
-            line.push_str(cell);
-            line.extend(std::iter::repeat_n(' ', column + GAP - width(cell)));
-        }
-        format!("{}\n", line.trim_end())
-    };
-    let mut text = line(&mut header.iter().copied());
+    let mut text = String::new();
+    line(&mut text, header, &widths);
     for row in rows {
-        text.push_str(&line(&mut row.iter().map(String::as_str)));
+        line(&mut text, row, &widths);
     }
     text
+}
+
+fn line<T: AsRef<str>>(text: &mut String, cells: &[T], widths: &[usize]) {
+    let start = text.len();
+    for (cell, column) in cells.iter().zip(widths) {
+        let cell = cell.as_ref();
+        text.push_str(cell);
+        text.extend(blanks(column + GAP - width(cell)));
+    }
+    text.truncate(start + text[start..].trim_end().len());
+    text.push('\n');
+}
+
+fn width(cell: &str) -> usize {
+    cell.chars().count()
+}
+
+fn blanks(count: usize) -> impl Iterator<Item = &'static str> {
+    const BLANKS: &str = "                                ";
+    let whole = std::iter::repeat_n(BLANKS, count / BLANKS.len());
+    whole.chain([&BLANKS[..count % BLANKS.len()]])
 }
 
 /// Where lines go that are not kept until all are known: a buffered standard output. Names from

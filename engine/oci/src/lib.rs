@@ -12,6 +12,7 @@ pub mod manifest;
 mod platform;
 mod reference;
 mod reference_error;
+mod text;
 
 pub use digest::{Algorithm, Digest, DigestError, Hasher};
 pub use document_error::DocumentError;

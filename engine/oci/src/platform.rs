@@ -83,13 +83,12 @@ impl Platform {
                     .bytes()
                     .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
         };
-        let parts: Vec<&str> = text.split('/').collect();
-        match parts.as_slice() {
-            [os, architecture] if parts.iter().all(|part| valid(part)) => {
-                Ok(Self::new(os, architecture, None))
-            }
-            [os, architecture, variant] if parts.iter().all(|part| valid(part)) => {
-                Ok(Self::new(os, architecture, Some(variant)))
+        let mut parts = text.split('/');
+        match (parts.next(), parts.next(), parts.next(), parts.next()) {
+            (Some(os), Some(architecture), variant, None)
+                if valid(os) && valid(architecture) && variant.is_none_or(valid) =>
+            {
+                Ok(Self::new(os, architecture, variant))
             }
             _ => Err(PlatformError { given: text.to_owned() }),
         }
@@ -170,7 +169,6 @@ impl Serialize for Platform {
 
 impl<'de> Deserialize<'de> for Platform {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        Self::parse(&text).map_err(serde::de::Error::custom)
+        crate::text::deserialize(deserializer)
     }
 }

@@ -209,22 +209,23 @@ fn looks_like_registry(first: &str) -> bool {
 }
 
 fn check_name(given: &str, registry: Option<&str>, repository: &str) -> Result<(), ReferenceError> {
-    let given = given.to_owned();
+    let owned = str::to_owned;
     if let Some(registry) = registry.filter(|registry| !is_registry(registry)) {
-        return Err(ReferenceError::Registry { given, registry: registry.to_owned() });
+        return Err(ReferenceError::Registry { given: owned(given), registry: owned(registry) });
     }
     if repository.is_empty() {
-        return Err(ReferenceError::Empty { given });
+        return Err(ReferenceError::Empty { given: owned(given) });
     }
     if repository.chars().any(char::is_uppercase) {
-        return Err(ReferenceError::Uppercase { given, repository: repository.to_owned() });
+        let repository = owned(repository);
+        return Err(ReferenceError::Uppercase { given: owned(given), repository });
     }
     if let Some(component) = repository.split('/').find(|component| !is_component(component)) {
-        return Err(ReferenceError::Component { given, component: component.to_owned() });
+        return Err(ReferenceError::Component { given: owned(given), component: owned(component) });
     }
     let is_hex = |c: u8| matches!(c, b'0'..=b'9' | b'a'..=b'f');
     if registry.is_none() && repository.len() == 64 && repository.bytes().all(is_hex) {
-        return Err(ReferenceError::Id { given });
+        return Err(ReferenceError::Id { given: owned(given) });
     }
     Ok(())
 }
@@ -289,7 +290,6 @@ impl Serialize for Reference {
 
 impl<'de> Deserialize<'de> for Reference {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        Self::parse(&text).map_err(serde::de::Error::custom)
+        crate::text::deserialize(deserializer)
     }
 }

@@ -288,7 +288,7 @@ pub(crate) fn list_if_directory(directory: &Path) -> Result<Vec<String>, StoreEr
 
 /// A directory in which many files are looked at: the way to it is gone once.
 pub(crate) struct Directory<'a> {
-    path: Cow<'a, Path>,
+    path: &'a Path,
     descriptor: OwnedFd,
 }
 
@@ -298,16 +298,7 @@ impl<'a> Directory<'a> {
         match open_directory(CWD, path) {
             Err(Errno::NOENT) => Ok(None),
             Err(errno) => Err(StoreError::read(path)(errno.into())),
-            Ok(descriptor) => Ok(Some(Self { path: path.into(), descriptor })),
-        }
-    }
-
-    /// A directory in it; none where there is none of that name, or what has it is something else.
-    pub(crate) fn directory(&self, name: &str) -> Result<Option<Directory<'static>>, StoreError> {
-        match open_directory(&self.descriptor, Path::new(name)) {
-            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
-            Err(errno) => Err(StoreError::read(&self.path.join(name))(errno.into())),
-            Ok(descriptor) => Ok(Some(Directory { path: self.path.join(name).into(), descriptor })),
+            Ok(descriptor) => Ok(Some(Self { path, descriptor })),
         }
     }
 
@@ -321,7 +312,7 @@ impl<'a> Directory<'a> {
             let entry = match entry {
                 // Removed meanwhile: it was empty.
                 Err(Errno::NOENT) => break,
-                other => other.map_err(|errno| StoreError::read(&self.path)(errno.into()))?,
+                other => other.map_err(|errno| StoreError::read(self.path)(errno.into()))?,
             };
             let name = entry.file_name().to_str().ok().filter(|name| !matches!(*name, "." | ".."));
             names.extend(name.map(str::to_owned));

@@ -17,9 +17,13 @@ pub(crate) const REMOVED: &str = "removed";
 /// Ends the name of a blob's beginning that no process owns.
 pub(crate) const PARTIAL: &str = ".partial";
 
-/// Longest encoded name that is used as it is; longer ones are cut and end in a hash. Leaves
-/// room for what a store adds, below the 255 bytes that file systems take.
-const NAME_LENGTH_MAX: usize = 200;
+/// Longest encoded reference and platform that are used as they are; longer ones are cut and end
+/// in a hash. Together they stay below the 255 bytes that file systems take.
+const REFERENCE_LENGTH_MAX: usize = 170;
+const PLATFORM_LENGTH_MAX: usize = 80;
+
+/// Between the two: no encoded text has it.
+const NAME_SEPARATOR: char = ',';
 
 /// `sha256-HEX`: no byte in it means anything to a file system.
 pub(crate) fn digest_name(digest: &Digest) -> String {
@@ -31,21 +35,23 @@ pub(crate) fn parse_digest_name(name: &str) -> Option<Digest> {
     Digest::parse(&name.replacen('-', ":", 1)).ok()
 }
 
-/// The directory of a reference below [`NAMES`].
-pub(crate) fn reference_name(reference: &Reference) -> String {
-    encode(&reference.to_string())
+/// The file below [`NAMES`] of a reference on a platform. Platforms come in normal form, so that
+/// asking for `linux/arm64` and for `linux/arm64/v8` is one name.
+pub(crate) fn name_file(reference: &Reference, platform: &Platform) -> String {
+    let reference = encode(&reference.to_string(), REFERENCE_LENGTH_MAX);
+    let platform = encode(&platform.to_string().replace('/', "-"), PLATFORM_LENGTH_MAX);
+    format!("{reference}{NAME_SEPARATOR}{platform}")
 }
 
-/// The file of a platform in a reference's directory. Platforms come in normal form, so that
-/// asking for `linux/arm64` and for `linux/arm64/v8` is one name.
-pub(crate) fn platform_name(platform: &Platform) -> String {
-    encode(&platform.to_string().replace('/', "-"))
+/// Whether a file below [`NAMES`] is called as [`name_file`] does.
+pub(crate) fn is_name_file(name: &str) -> bool {
+    name.contains(NAME_SEPARATOR)
 }
 
 /// A readable name that is safe as a file's: `/` becomes `+`, `:` becomes `=`; letters, digits,
 /// `.`, `_`, `-` and `@` stay (a dot not at the beginning); all else is `%XX`. One to one up to
-/// [`NAME_LENGTH_MAX`]; beyond, a hash of the whole tells names apart.
-fn encode(text: &str) -> String {
+/// `length_max` bytes; beyond, a hash of the whole tells names apart.
+fn encode(text: &str, length_max: usize) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {
@@ -58,9 +64,9 @@ fn encode(text: &str) -> String {
             other => encoded.push_str(&format!("%{other:02X}")),
         }
     }
-    if encoded.len() > NAME_LENGTH_MAX {
+    if encoded.len() > length_max {
         let hash = Digest::sha256_of(text.as_bytes());
-        encoded.truncate(NAME_LENGTH_MAX - 65);
+        encoded.truncate(length_max - 65);
         encoded.push('~');
         encoded.push_str(hash.hex());
     }
@@ -80,15 +86,20 @@ mod tests {
             ("../../etc", "%2E.+..+etc"),
             ("[::1]:5000/x", "%5B==1%5D=5000+x"),
             ("a+b%", "a%2Bb%25"),
+            ("a,b", "a%2Cb"),
         ] {
-            assert_eq!(encode(given), want, "given {given:?}");
+            assert_eq!(encode(given, 100), want, "given {given:?}");
         }
     }
 
     #[test]
     fn long_names_fit_and_differ() {
         let (one, two) = ("x".repeat(300), format!("{}y", "x".repeat(299)));
-        assert_eq!(encode(&one).len(), NAME_LENGTH_MAX);
-        assert_ne!(encode(&one), encode(&two));
+        assert_eq!(encode(&one, 200).len(), 200);
+        assert_ne!(encode(&one, 200), encode(&two, 200));
+        let reference = format!("{}:{}", "a/".repeat(100) + "b", "t".repeat(128));
+        let reference = Reference::parse(&reference).unwrap();
+        let name = name_file(&reference, &Platform::new("linux", &"x".repeat(300), None));
+        assert!(name.len() <= 255 && is_name_file(&name), "{name}");
     }
 }

@@ -1,15 +1,15 @@
 //! Reading the store: by name, by digest, and whole. Takes no lock and writes nothing.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use sarus_oci::{Digest, Platform, Reference};
 
-use crate::disk::{Directory, list, list_if_directory, parse, read_small};
+use crate::disk::{list, parse, read_small};
 use crate::layout::{
     BLOBS, IMAGES, LEASES, METADATA, NAMES, REMOVED, SQUASHFS, TEMPORARIES, digest_name,
-    platform_name, reference_name,
+    is_name_file, name_file,
 };
 use crate::sweep::Survey;
 use crate::{Blobs, Image, Metadata, Name, Remembered, StoreError, Summary, spread};
@@ -169,30 +169,28 @@ impl Store {
     }
 
     /// The listing of what was seen by [`Store::survey`].
-    pub(crate) fn list_surveyed(&self, survey: Survey) -> Listing {
-        let named: HashMap<&Digest, Option<&Remembered>> =
-            survey.names.iter().map(|name| (&name.digest, name.image.as_ref())).collect();
-        let mut images = BTreeMap::new();
-        let mut damaged = survey.damaged;
-        let is_shown = |(digest, mark): &(Digest, Option<SystemTime>)| {
-            mark.is_none() || named.contains_key(digest)
+    pub(crate) fn list_surveyed(&self, mut survey: Survey) -> Listing {
+        let remembered = |name: &Name| {
+            let remembered = name.image.as_ref()?;
+            Some((name.digest.clone(), remembered.summary.clone()))
         };
-        let shown: Vec<_> = survey.images.into_iter().filter(is_shown).collect();
-        let directory = self.images_directory();
-        // Where it cannot be opened, every image says why.
-        let directory = Directory::open(&directory).ok().flatten();
-        let is_as_remembered = |digest: &Digest, remembered: &Remembered| {
-            directory.as_ref().is_some_and(|images| is_as_remembered(images, digest, remembered))
+        let mut images: BTreeMap<_, _> = survey.names.iter().filter_map(remembered).collect();
+        let mut damaged = std::mem::take(&mut survey.damaged);
+        let is_shown = |digest: &Digest, mark: Option<SystemTime>| {
+            !images.contains_key(digest) && (mark.is_none() || survey.has_name(digest))
         };
-        let summaries = spread::map(&shown, |(digest, _)| match named.get(digest) {
-            Some(Some(remembered)) if is_as_remembered(digest, remembered) => {
-                Ok(Some(remembered.summary.clone()))
-            }
-            _ => Ok(self.image(digest)?.map(|image| image.metadata.summary())),
-        });
-        for ((digest, _), summary) in shown.iter().zip(summaries) {
-            match summary {
-                Ok(summary) => images.extend(summary.map(|summary| (digest.clone(), summary))),
+        let asked: Vec<&Digest> = survey
+            .images
+            .iter()
+            .filter_map(|(digest, mark)| is_shown(digest, *mark).then_some(digest))
+            .collect();
+        let read = spread::map(&asked, |digest| self.image(digest));
+        for (digest, image) in asked.into_iter().zip(read) {
+            match image {
+                Ok(image) => {
+                    let summary = image.map(|image| (digest.clone(), image.metadata.summary()));
+                    images.extend(summary);
+                }
                 Err(error) => damaged.push(error),
             }
         }
@@ -201,15 +199,10 @@ impl Store {
 
     /// The paths of all name files.
     pub(crate) fn name_paths(&self) -> Result<Vec<PathBuf>, StoreError> {
-        let names = self.names_directory();
-        let mut paths = Vec::new();
-        for reference in list(&names)? {
-            let directory = names.join(reference);
-            // A file is none of the store's, and a directory may be gone by now.
-            let files = list_if_directory(&directory)?;
-            paths.extend(files.into_iter().map(|file| directory.join(file)));
-        }
-        Ok(paths)
+        let directory = self.names_directory();
+        let files = list(&directory)?;
+        let names = files.into_iter().filter(|file| is_name_file(file));
+        Ok(names.map(|file| directory.join(file)).collect())
     }
 
     pub(crate) fn read_name(&self, path: &Path) -> Result<Option<Name>, StoreError> {
@@ -218,7 +211,7 @@ impl Store {
     }
 
     pub(crate) fn name_path(&self, reference: &Reference, platform: &Platform) -> PathBuf {
-        self.root.join(NAMES).join(reference_name(reference)).join(platform_name(platform))
+        self.root.join(NAMES).join(name_file(reference, platform))
     }
 
     pub(crate) fn names_directory(&self) -> PathBuf {
@@ -249,12 +242,4 @@ impl Store {
     pub(crate) fn root_mode(&self) -> u32 {
         if self.access == Access::Shared { 0o755 } else { 0o700 }
     }
-}
-
-/// Whether the files of an image are those that were there when the name was given; where not,
-/// what it says is asked of the image.
-fn is_as_remembered(images: &Directory<'_>, digest: &Digest, remembered: &Remembered) -> bool {
-    let image = digest_name(digest);
-    let has = |file, bytes| images.length(&format!("{image}/{file}")) == Some(bytes);
-    has(METADATA, remembered.metadata_bytes) && has(SQUASHFS, remembered.summary.bytes)
 }

@@ -10,10 +10,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use sarus_oci::Digest;
 
 use crate::disk::{Directory, list, remove_file, remove_tree};
-use crate::layout::{REMOVED, parse_digest_name};
+use crate::layout::{METADATA, REMOVED, SQUASHFS, digest_name, is_name_file, parse_digest_name};
 use crate::owner::age;
 use crate::read::NAME_BYTES_MAX;
-use crate::{Listing, Name, Owner, Store, StoreError, spread};
+use crate::{Listing, Name, Owner, Remembered, Store, StoreError, spread};
 
 /// Names and marks of a store at one time.
 #[derive(Debug, Default)]
@@ -21,7 +21,8 @@ pub(crate) struct Survey {
     /// The directories of images, and when those that are marked lost their last name. Of those
     /// that have one, [`Store::survey`] alone looks at the mark.
     pub(crate) images: Vec<(Digest, Option<SystemTime>)>,
-    /// The names that can be read.
+    /// The names that can be read. What they remember is as the image is; where it was not, they
+    /// remember nothing.
     pub(crate) names: Vec<Name>,
     /// Why others cannot.
     pub(crate) damaged: Vec<StoreError>,
@@ -31,9 +32,14 @@ pub(crate) struct Survey {
 }
 
 impl Survey {
+    /// Whether a name that was read points at the image.
+    pub(crate) fn has_name(&self, digest: &Digest) -> bool {
+        self.named.contains(digest)
+    }
+
     /// Whether a name points at the image, or may do so; a damaged one points nowhere.
     pub(crate) fn is_named(&self, digest: &Digest) -> bool {
-        self.any_may_be_named || self.named.contains(digest)
+        self.any_may_be_named || self.has_name(digest)
     }
 
     /// Whether the image is to be deleted.
@@ -115,11 +121,11 @@ impl Store {
     pub(crate) fn survey_for_list(&self) -> Result<Survey, StoreError> {
         let mut survey = Survey::default();
         self.survey_names(&mut survey)?;
-        let digests = self.digests()?;
-        survey.images = spread::map(&digests, |digest| {
-            let has_name = survey.named.contains(digest);
-            (digest.clone(), if has_name { None } else { self.marked(digest) })
-        });
+        let is_named = |digest: &Digest| survey.has_name(digest);
+        let (named, unnamed): (Vec<_>, Vec<_>) = self.digests()?.into_iter().partition(is_named);
+        let marks = spread::map(&unnamed, |digest| self.marked(digest));
+        survey.images = unnamed.into_iter().zip(marks).collect();
+        survey.images.extend(named.into_iter().map(|digest| (digest, None)));
         Ok(survey)
     }
 
@@ -136,21 +142,30 @@ impl Store {
     fn survey_names(&self, survey: &mut Survey) -> Result<(), StoreError> {
         let path = self.names_directory();
         let Some(directory) = Directory::open(&path)? else { return Ok(()) };
-        let references = directory.names()?;
-        for names in spread::map(&references, |reference| names_of(&directory, reference)) {
-            for name in names? {
-                match name {
-                    Ok(name) => {
-                        survey.named.extend(name.iter().map(|name| name.digest.clone()));
-                        survey.names.extend(name);
-                    }
-                    Err(error) => {
-                        survey.any_may_be_named |= !error.is_damage();
-                        survey.damaged.push(error);
-                    }
+        let mut files = directory.names()?;
+        files.retain(|file| is_name_file(file));
+        let images = self.images_directory();
+        let images = Directory::open(&images).ok().flatten();
+        let read = spread::map(&files, |file| -> Result<_, StoreError> {
+            let mut name: Option<Name> = directory.parse(file, NAME_BYTES_MAX)?;
+            if let Some(name) = &mut name {
+                name.image = name.image.take().filter(|remembered| {
+                    let images = images.as_ref();
+                    images.is_some_and(|images| is_as_remembered(images, &name.digest, remembered))
+                });
+            }
+            Ok(name)
+        });
+        for name in read {
+            match name {
+                Ok(name) => survey.names.extend(name),
+                Err(error) => {
+                    survey.any_may_be_named |= !error.is_damage();
+                    survey.damaged.push(error);
                 }
             }
         }
+        survey.named = survey.names.iter().map(|name| name.digest.clone()).collect();
         survey.names.sort_by(|a, b| (&a.reference, &a.platform).cmp(&(&b.reference, &b.platform)));
         Ok(())
     }
@@ -168,7 +183,7 @@ impl Store {
             }
             // Whoever gave the name was killed before the mark was gone. One that loses its name
             // just now is marked by the next command.
-            Some(_) if survey.named.contains(digest) => {
+            Some(_) if survey.has_name(digest) => {
                 remove_file(&self.image_directory(digest).join(REMOVED))
             }
             Some(_) if survey.is_over(digest, *mark, grace) => self.delete(digest).map(drop),
@@ -179,15 +194,12 @@ impl Store {
     }
 }
 
-/// The names of one reference, each read or the reason why not. A file is none of the store's, and
-/// a directory may be gone by now.
-fn names_of(
-    names: &Directory<'_>,
-    reference: &str,
-) -> Result<Vec<Result<Option<Name>, StoreError>>, StoreError> {
-    let Some(directory) = names.directory(reference)? else { return Ok(Vec::new()) };
-    let files = directory.names()?;
-    Ok(files.iter().map(|file| directory.parse(file, NAME_BYTES_MAX)).collect())
+/// Whether the files of an image are those that were there when the name was given; where not,
+/// what it says is asked of the image.
+fn is_as_remembered(images: &Directory<'_>, digest: &Digest, remembered: &Remembered) -> bool {
+    let image = digest_name(digest);
+    let has = |file, bytes| images.length(&format!("{image}/{file}")) == Some(bytes);
+    has(METADATA, remembered.metadata_bytes) && has(SQUASHFS, remembered.summary.bytes)
 }
 
 /// Whether a temporary's writer is gone. What no store wrote is left alone until it is old.

@@ -16,9 +16,6 @@ use crate::disk::{
 use crate::layout::{METADATA, REMOVED};
 use crate::{METADATA_VERSION, Name, Owner, Reason, Store, StoreError};
 
-/// How often giving a name is tried again when a removal deletes the name's directory meanwhile.
-const NAME_RETRIES: usize = 16;
-
 static SEQUENCE: AtomicU64 = AtomicU64::new(0);
 
 /// What became of an image when a name was removed.
@@ -195,34 +192,25 @@ impl Store {
     fn write_name(&self, path: &Path, name: &Name) -> Result<(), StoreError> {
         let temporary = self.temporary("name")?;
         let json = to_json(path, name)?;
-        let written = write_new(&temporary, &json).and_then(|()| publish_name(&temporary, path));
+        let written =
+            write_new(&temporary, &json).and_then(|()| self.publish_name(&temporary, path));
         if written.is_err() {
             discard(&temporary);
         }
         written
     }
 
+    fn publish_name(&self, temporary: &Path, path: &Path) -> Result<(), StoreError> {
+        let directory = self.names_directory();
+        make_lasting_directory(&directory, 0o777)?;
+        std::fs::rename(temporary, path).map_err(StoreError::publish(path))?;
+        sync_directory(&directory)
+    }
+
     fn remove_name_file(&self, path: &Path) -> Result<(), StoreError> {
         remove_file(path)?;
-        let Some(directory) = path.parent() else { return Ok(()) };
-        let changed = match std::fs::remove_dir(directory) {
-            Ok(()) => directory.parent(),
-            Err(error) => {
-                // Names of other platforms, or another command was faster.
-                log::debug!("`{}` is kept: {error}", directory.display());
-                Some(directory)
-            }
-        };
         // The name is gone for good before its image is.
-        match changed.map(sync_directory) {
-            Some(Err(StoreError::Read { source, .. }))
-                if source.kind() == std::io::ErrorKind::NotFound =>
-            {
-                Ok(())
-            }
-            Some(other) => other,
-            None => Ok(()),
-        }
+        sync_directory(&self.names_directory())
     }
 
     /// A new path in `tmp`, which is made when needed.
@@ -240,24 +228,6 @@ impl Store {
             return Err(StoreError::ReadOnly { root: self.root().to_owned() });
         }
         Ok(())
-    }
-}
-
-/// The directory may be removed by `rmi` between its making and the renaming into it.
-fn publish_name(temporary: &Path, path: &Path) -> Result<(), StoreError> {
-    let Some(directory) = path.parent() else { return Ok(()) };
-    let mut tries = 0;
-    loop {
-        make_lasting_directory(directory, 0o777)?;
-        match std::fs::rename(temporary, path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && tries < NAME_RETRIES => {
-                tries += 1;
-            }
-            other => {
-                other.map_err(StoreError::publish(path))?;
-                return sync_directory(directory);
-            }
-        }
     }
 }
 
