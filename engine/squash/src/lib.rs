@@ -33,6 +33,6 @@ pub use reader::{
 pub use settings::{BLOCK_SIZE_MAX, BLOCK_SIZE_MIN, Compression, CompressionError, Settings};
 pub use timing::{Times, thread_time};
 pub use to_tar::{ToTarError, write_tar};
-pub use tree::{ContentId, Kind, Metadata, Node, NodeId, Tree, Xattrs};
+pub use tree::{ContentId, Kind, Metadata, Names, Node, NodeId, Tree, Xattrs};
 pub use unpack::{UnpackError, UnpackOptions, Unpacked, unpack, unpack_at};
 pub use writer::{WriteError, Writer, Written};

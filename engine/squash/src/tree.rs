@@ -3,8 +3,11 @@
 //! A node is an inode; a hard link is one node with several names. Knows nothing of tar, and
 //! nothing of squashfs.
 
-use std::collections::BTreeMap;
+mod names;
+
 use std::sync::Arc;
+
+pub use names::Names;
 
 /// A node's place in its [`Tree`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -15,7 +18,7 @@ pub struct NodeId(pub u32);
 pub struct ContentId(pub u32);
 
 /// Extended attributes, sorted by full name (`security.capability`), no name twice.
-pub type Xattrs = Arc<[(Box<[u8]>, Box<[u8]>)]>;
+pub type Xattrs = Arc<Vec<(Box<[u8]>, Box<[u8]>)>>;
 
 /// What every inode has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,8 +38,8 @@ pub struct Metadata {
 /// What an inode is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
-    /// Names sorted by bytes, as squashfs demands.
-    Directory(BTreeMap<Box<[u8]>, NodeId>),
+    /// What is in it.
+    Directory(Box<Names>),
     /// A regular file.
     File(ContentId),
     /// The target, 1 to 4095 bytes... as given.
@@ -83,7 +86,7 @@ impl Tree {
 
     /// An empty root directory with the given metadata.
     pub fn new(root: Metadata) -> Self {
-        Self { nodes: vec![Node { metadata: root, kind: Kind::Directory(BTreeMap::new()) }] }
+        Self { nodes: vec![Node { metadata: root, kind: Kind::Directory(Box::default()) }] }
     }
 
     /// Adds a node that no directory names yet.

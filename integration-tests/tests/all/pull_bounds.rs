@@ -102,3 +102,23 @@ fn memory_and_room_do_not_grow_with_the_image() {
     );
     assert_eq!(bytes_in(&blobs), 0, "nothing is kept");
 }
+
+/// 300,000 empty files took 90 MB more than an empty image when the tree was kept less tightly.
+#[test]
+fn many_files_take_little_memory_each() {
+    const FILES: usize = 300_000;
+    let session = Session::new(Who::User);
+    let archive = session.home().join("many.tar.gz");
+    let mut encoder = GzEncoder::new(fs_err::File::create(&archive).unwrap(), Compression::fast());
+    for number in 0..FILES {
+        let name = format!("packages/{}/module-{number}", number % 300);
+        encoder.write_all(&header(&name, 0)).unwrap();
+    }
+    encoder.write_all(&[0; 1024]).unwrap();
+    encoder.finish().unwrap();
+    let load = ["sarus", "load", "--quiet", "many.tar.gz", "many:1"];
+    let limited = [&["prlimit", "--data=110000000"], &load[..]].concat();
+    session.program(limited).run().ok();
+    let listed = session.sarus(["ls", "many:1", "packages/299"]).run();
+    assert_eq!(listed.ok().lines().count(), FILES / 300);
+}

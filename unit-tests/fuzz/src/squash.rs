@@ -101,8 +101,8 @@ fn check_tree(tree: &Tree) {
     while let Some(id) = left.pop() {
         match &tree.node(id).kind {
             Kind::Directory(names) => {
-                for (name, &child) in names {
-                    assert!(!matches!(&**name, b"" | b"." | b"..") && !name.contains(&b'/'));
+                for (name, child) in names.iter() {
+                    assert!(!matches!(name, b"" | b"." | b"..") && !name.contains(&b'/'));
                     assert!(!name.contains(&0) && name.len() <= COMPONENT_SIZE_MAX);
                     let is_directory = matches!(tree.node(child).kind, Kind::Directory(_));
                     assert!(!is_directory || !seen.contains(&child), "a directory of two names");

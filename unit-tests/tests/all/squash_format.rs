@@ -6,7 +6,6 @@ mod sample;
 mod serving;
 mod unpacking;
 
-use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs::File;
 use std::io::Read;
@@ -16,8 +15,8 @@ use std::sync::Arc;
 use sample::{COMPRESSIONS, Part, Sample, metadata, noise, read_all, settings, torture};
 use sarus_squash::{
     BLOCK_SIZE_MAX, BLOCK_SIZE_MIN, Compression, Compressor, ContentId, Image, ImageReader, Kind,
-    Metadata, Node, NodeId, OwnersError, ReadError, Settings, Tree, WriteError, Writer, probe,
-    restore_owners,
+    Metadata, Names, Node, NodeId, OwnersError, ReadError, Settings, Tree, WriteError, Writer,
+    probe, restore_owners,
 };
 
 fn bytes(file: &File) -> Vec<u8> {
@@ -170,7 +169,7 @@ fn contents_without_a_name_leave_nothing() {
 fn large_directories_are_read_to_the_end() {
     for compression in ["zstd", "none"] {
         let mut sample = Sample::new();
-        sample.add("big", Kind::Directory(BTreeMap::new()));
+        sample.add("big", Kind::Directory(Box::default()));
         let shared = sample.add("big/shared", Kind::Fifo);
         let Kind::Directory(mut names) = sample.tree.node(NodeId(1)).kind.clone() else { panic!() };
         for index in 0..40_000 {
@@ -179,7 +178,7 @@ fn large_directories_are_read_to_the_end() {
                 0 => shared,
                 _ => sample.tree.add(Node { metadata: metadata(), kind: Kind::Fifo }),
             };
-            names.insert(format!("an entry with number {index:08}").into_bytes().into(), id);
+            names.insert(format!("an entry with number {index:08}").as_bytes(), id);
         }
         sample.tree.node_mut(NodeId(1)).kind = Kind::Directory(names);
         let (file, written) = sample.write(&settings(compression, 1 << 17, 1));
@@ -215,11 +214,11 @@ fn owners_are_kept_apart_and_put_back() {
 #[test]
 fn more_owners_than_inodes_can_name_are_refused() {
     let mut sample = Sample::new();
-    let mut names = BTreeMap::new();
+    let mut names = Box::<Names>::default();
     for uid in 0..=65535 {
         let metadata = Metadata { uid, ..metadata() };
         let id = sample.tree.add(Node { metadata, kind: Kind::Fifo });
-        names.insert(format!("{uid}").into_bytes().into(), id);
+        names.insert(format!("{uid}").as_bytes(), id);
     }
     sample.tree.node_mut(Tree::ROOT).kind = Kind::Directory(names);
     let writer = Writer::new(tempfile::tempfile().unwrap(), &settings("none", 4096, 1)).unwrap();
@@ -257,9 +256,9 @@ fn what_no_image_can_hold_is_refused() {
         refusal(b"f", Kind::File(ContentId(0))),
         "`f` refers to a content that does not exist"
     );
-    let names = BTreeMap::from([(b"x"[..].into(), NodeId(9))]);
+    let names = Box::new(Names::from_iter([("x", NodeId(9))]));
     assert_eq!(refusal(b"d", Kind::Directory(names)), "`x` refers to a node that does not exist");
-    let names = BTreeMap::from([(b"up"[..].into(), Tree::ROOT)]);
+    let names = Box::new(Names::from_iter([("up", Tree::ROOT)]));
     assert_eq!(refusal(b"d", Kind::Directory(names)), "directory `up` is in the tree twice");
 }
 

@@ -100,7 +100,7 @@ fn listing(merged: &Merged<Contents>) -> Vec<String> {
     while let Some((path, id)) = pending.pop() {
         let node = merged.tree.node(id);
         if let Kind::Directory(names) = &node.kind {
-            for (name, &child) in names.iter().rev() {
+            for (name, child) in names.iter().rev() {
                 let parent = path.trim_end_matches('/');
                 pending.push((format!("{parent}/{}", name.escape_ascii()), child));
             }

@@ -12,7 +12,7 @@ mod error;
 mod path;
 mod whiteout;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::io::BufRead;
 
 pub use error::{EntryError, MergeError};
@@ -195,7 +195,7 @@ impl<S: ContentSink> Merger<S> {
         let (major, minor) = attributes::device(entry.device);
         Ok(match entry.entry_type {
             EntryType::File => Kind::File(self.content(entry, archive)?),
-            EntryType::Directory => Kind::Directory(BTreeMap::new()),
+            EntryType::Directory => Kind::Directory(Box::default()),
             EntryType::Symlink => {
                 let length = entry.link.len();
                 if length == 0 || length > TARGET_SIZE_MAX {
@@ -297,7 +297,7 @@ impl<S: ContentSink> Merger<S> {
             mtime: self.time,
             xattrs: None,
         };
-        Node { metadata, kind: Kind::Directory(BTreeMap::new()) }
+        Node { metadata, kind: Kind::Directory(Box::default()) }
     }
 
     fn resolve(&mut self, components: &[&[u8]]) -> Result<Place, EntryError> {
@@ -321,7 +321,7 @@ impl<S: ContentSink> Merger<S> {
     fn insert(&mut self, parent: NodeId, name: &[u8], id: NodeId) -> Result<(), EntryError> {
         self.charge(name.len() as u64)?;
         if let Kind::Directory(names) = &mut self.tree.node_mut(parent).kind {
-            names.insert(name.into(), id);
+            names.insert(name, id);
         }
         Ok(())
     }

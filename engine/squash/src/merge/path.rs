@@ -54,7 +54,7 @@ pub(super) fn clean(path: &[u8]) -> Result<Vec<&[u8]>, EntryError> {
 /// The node of that name, if `parent` is a directory and has it.
 pub(super) fn child(tree: &Tree, parent: NodeId, name: &[u8]) -> Option<NodeId> {
     match &tree.node(parent).kind {
-        Kind::Directory(names) => names.get(name).copied(),
+        Kind::Directory(names) => names.get(name),
         _ => None,
     }
 }

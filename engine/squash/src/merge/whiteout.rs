@@ -40,8 +40,8 @@ impl<S: ContentSink> Merger<S> {
             let Kind::Directory(names) = &mut self.tree.node_mut(directory).kind else { continue };
             let mut names = std::mem::take(names);
             self.count_steps(names.len() as u64)?;
-            names.retain(|name, id| self.is_touched(directory, name, *id));
-            pending.extend(names.values());
+            names.retain(|name, id| self.is_touched(directory, name, id));
+            pending.extend(names.iter().map(|(_, id)| id));
             self.tree.node_mut(directory).kind = Kind::Directory(names);
         }
         Ok(())

@@ -25,16 +25,10 @@ const HOLE_TAIL_MIN: usize = 4096;
 pub(super) struct Content {
     /// Bytes in the file.
     pub(super) size: u64,
-    /// Bytes of it that are in holes.
-    pub(super) holes: u64,
     /// Where its data start; 0 without any.
     pub(super) start: u64,
-    /// Bytes of its data in the image.
-    pub(super) stored: u64,
     /// Its first entry in [`Contents::sizes`].
-    first: usize,
-    /// Entries it has there.
-    blocks: usize,
+    first: u32,
     /// The fragment block with its tail, or [`NO_FRAGMENT`].
     pub(super) fragment: u32,
     /// Where its tail is in the uncompressed fragment block.
@@ -97,9 +91,27 @@ impl Contents {
         })
     }
 
-    /// The sizes of a content's blocks.
+    /// The sizes of a content's blocks, as the format has them; 0 is a hole. A tail that is in no
+    /// fragment block has a block of its own.
     pub(super) fn sizes(&self, content: &Content) -> &[u32] {
-        self.sizes.get(content.first..content.first + content.blocks).unwrap_or_default()
+        let (whole, tail) =
+            (content.size / self.block_size as u64, content.size % self.block_size as u64);
+        let has_block = tail > 0 && content.fragment == NO_FRAGMENT;
+        let blocks = usize::try_from(whole).unwrap_or(usize::MAX) + usize::from(has_block);
+        let first = content.first as usize;
+        self.sizes.get(first..first.saturating_add(blocks)).unwrap_or_default()
+    }
+
+    /// Bytes of a content that are in holes.
+    pub(super) fn holes(&self, content: &Content) -> u64 {
+        let block_size = self.block_size as u64;
+        let holes = (0..).zip(self.sizes(content)).filter(|(_, size)| **size == 0);
+        holes.map(|(block, _): (u64, _)| block_size.min(content.size - block * block_size)).sum()
+    }
+
+    /// Bytes of a content's data in the image, without its tail.
+    pub(super) fn stored(&self, content: &Content) -> u64 {
+        self.sizes(content).iter().map(|size| u64::from(size & !BLOCK_RAW)).sum()
     }
 
     pub(super) fn start_file(&mut self) -> Result<(), WriteError> {
@@ -112,11 +124,8 @@ impl Contents {
         self.is_open = true;
         self.list.push(Content {
             size: 0,
-            holes: 0,
             start: 0,
-            stored: 0,
-            first: self.sizes.len(),
-            blocks: 0,
+            first: u32::try_from(self.sizes.len()).unwrap_or(u32::MAX),
             fragment: NO_FRAGMENT,
             offset: 0,
         });
@@ -144,7 +153,7 @@ impl Contents {
         while left > 0 {
             if self.block.is_empty() && left >= block_size {
                 let blocks = left / block_size;
-                self.append_holes(blocks)?;
+                self.add_blocks(blocks)?;
                 left -= blocks * block_size;
                 continue;
             }
@@ -199,24 +208,13 @@ impl Contents {
         Ok(())
     }
 
-    /// Entries for `count` blocks of the open file.
+    /// Entries for `count` blocks of the open file, which are holes until they are stored.
     fn add_blocks(&mut self, count: u64) -> Result<(), WriteError> {
         let all = usize::try_from(count).ok().and_then(|count| self.sizes.len().checked_add(count));
         let Some(all) = all.filter(|&all| all <= BLOCKS_MAX) else {
             return Err(WriteError::TooMany { what: "data blocks", limit: BLOCKS_MAX as u64 });
         };
-        if let Some(content) = self.list.last_mut() {
-            content.blocks += all - self.sizes.len();
-        }
         self.sizes.resize(all, 0);
-        Ok(())
-    }
-
-    fn append_holes(&mut self, blocks: u64) -> Result<(), WriteError> {
-        self.add_blocks(blocks)?;
-        if let Some(content) = self.list.last_mut() {
-            content.holes += blocks * self.block_size as u64;
-        }
         Ok(())
     }
 
@@ -232,9 +230,7 @@ impl Contents {
         let length = self.block.len();
         if length >= HOLE_TAIL_MIN && is_zero(&self.block) {
             self.block.clear();
-            self.add_blocks(1)?;
-            self.list[content].holes += length as u64;
-            return Ok(());
+            return self.add_blocks(1);
         }
         if self.tails.len() + length > self.block_size {
             self.submit_tails()?;
@@ -285,15 +281,12 @@ impl Contents {
         let size = u32::try_from(bytes.len()).unwrap_or(0) | raw;
         match done.purpose {
             Purpose::Fragment { index } => self.fragments[index] = Fragment { start, size },
-            Purpose::Data { content, .. } if done.outcome == Outcome::Hole => {
-                self.list[content].holes += done.bytes_in() as u64;
-            }
+            Purpose::Data { .. } if done.outcome == Outcome::Hole => {}
             Purpose::Data { content, block } => {
                 let content = &mut self.list[content];
-                if content.stored == 0 {
+                if content.start == 0 {
                     content.start = start;
                 }
-                content.stored += bytes.len() as u64;
                 self.sizes[block] = size;
             }
         }

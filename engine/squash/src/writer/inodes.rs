@@ -1,5 +1,7 @@
 //! Inodes and directory listings as the format has them, and the two tables that they make.
 
+use std::collections::HashMap;
+
 use super::contents::{Content, Contents};
 use super::error::WriteError;
 use super::listing::{Listing, Row, write_listing};
@@ -14,7 +16,8 @@ use crate::format::{
 use crate::settings::Compression;
 use crate::tree::{Kind, Node, NodeId, Tree};
 
-/// The inode and directory tables being made, and what they refer to.
+/// The inode and directory tables being made, and what they refer to. The inodes go to the file as
+/// they are made, behind the contents.
 pub(super) struct Inodes<'a> {
     tree: &'a Tree,
     order: &'a Order,
@@ -25,8 +28,8 @@ pub(super) struct Inodes<'a> {
     pub(super) xattrs: XattrSets,
     /// Where each node's inode is.
     places: Vec<Option<Place>>,
-    /// Listings whose directory's inode is not yet written, by node.
-    listings: Vec<Option<Listing>>,
+    /// Listings whose directory's inode is not yet written.
+    listings: HashMap<NodeId, Listing>,
     /// The inode being made; used again.
     buffer: Vec<u8>,
 }
@@ -40,17 +43,17 @@ impl<'a> Inodes<'a> {
     ) -> Result<Self, WriteError> {
         // As they are: the kernel keeps eight blocks only and would decompress the others again for
         // every directory that is listed. It costs about 1 % of an image.
-        let raw = || MetadataWriter::new(Compression::None);
+        let raw = Compression::None;
         Ok(Self {
             tree,
             order,
             contents,
-            inodes: raw()?,
-            directories: raw()?,
+            inodes: MetadataWriter::in_file(raw, &contents.file, contents.position)?,
+            directories: MetadataWriter::new(raw)?,
             owners: Owners::default(),
             xattrs: XattrSets::new(compression)?,
             places: vec![None; tree.len()],
-            listings: std::iter::repeat_with(|| None).take(tree.len()).collect(),
+            listings: HashMap::new(),
             buffer: Vec::new(),
         })
     }
@@ -59,7 +62,7 @@ impl<'a> Inodes<'a> {
     pub(super) fn write_all(&mut self) -> Result<Place, WriteError> {
         for &(directory, _parent) in &self.order.directories {
             let Kind::Directory(entries) = &self.tree.node(directory).kind else { continue };
-            for (name, &child) in entries {
+            for (name, child) in entries.iter() {
                 if self.places[child.0 as usize].is_none() {
                     self.write(child, directory, name)?;
                 }
@@ -67,11 +70,11 @@ impl<'a> Inodes<'a> {
             let rows = entries.iter().map(|(name, child)| Row {
                 name,
                 place: self.places[child.0 as usize].unwrap_or(Place { block: 0, offset: 0 }),
-                number: self.order.number_of(*child),
-                kind: basic_type(&self.tree.node(*child).kind),
+                number: self.order.number_of(child),
+                kind: basic_type(&self.tree.node(child).kind),
             });
             let listing = write_listing(&mut self.directories, &rows.collect::<Vec<_>>())?;
-            self.listings[directory.0 as usize] = Some(listing);
+            self.listings.insert(directory, listing);
         }
         self.write(Tree::ROOT, Tree::ROOT, b"/")
     }
@@ -162,7 +165,7 @@ impl<'a> Inodes<'a> {
         links: u32,
         xattr: u32,
     ) -> Result<(), WriteError> {
-        let listing = self.listings[id.0 as usize].take().unwrap_or_default();
+        let listing = self.listings.remove(&id).unwrap_or_default();
         // What readdir would return for `.` and `..` counts, too.
         let size = listing.size.checked_add(3).ok_or(WriteError::TooMany {
             what: "bytes in a directory",
@@ -171,8 +174,9 @@ impl<'a> Inodes<'a> {
         let is_root = id == Tree::ROOT;
         let parent = if is_root { self.order.inodes + 1 } else { self.order.number_of(parent) };
         let offset = listing.place.offset;
+        let (indexes, index) = listing.index();
         match u16::try_from(size) {
-            Ok(size) if xattr == NO_XATTR && listing.index.is_empty() => {
+            Ok(size) if xattr == NO_XATTR && indexes == 0 => {
                 self.base(out, id, DIRECTORY, false)?;
                 put(out, &[listing.place.block, links]);
                 out.extend_from_slice(&size.to_le_bytes());
@@ -182,10 +186,10 @@ impl<'a> Inodes<'a> {
             _ => {
                 self.base(out, id, DIRECTORY, true)?;
                 put(out, &[links, size, listing.place.block, parent]);
-                out.extend_from_slice(&listing.index_count().to_le_bytes());
+                out.extend_from_slice(&indexes.to_le_bytes());
                 out.extend_from_slice(&offset.to_le_bytes());
                 put(out, &[xattr]);
-                out.extend_from_slice(&listing.index);
+                out.extend_from_slice(index);
             }
         }
         Ok(())
@@ -198,15 +202,16 @@ impl<'a> Inodes<'a> {
         links: u32,
         xattr: u32,
     ) -> Result<(), WriteError> {
+        let holes = self.contents.holes(content);
         let basic = (u32::try_from(content.start), u32::try_from(content.size));
         match basic {
-            (Ok(start), Ok(size)) if links == 1 && xattr == NO_XATTR && content.holes == 0 => {
+            (Ok(start), Ok(size)) if links == 1 && xattr == NO_XATTR && holes == 0 => {
                 self.base(out, id, FILE, false)?;
                 put(out, &[start, content.fragment, content.offset, size]);
             }
             _ => {
                 self.base(out, id, FILE, true)?;
-                for number in [content.start, content.size, content.holes] {
+                for number in [content.start, content.size, holes] {
                     out.extend_from_slice(&number.to_le_bytes());
                 }
                 put(out, &[links, content.fragment, content.offset, xattr]);

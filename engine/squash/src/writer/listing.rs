@@ -17,35 +17,39 @@ pub(super) struct Listing {
     pub(super) place: Place,
     /// Bytes it takes.
     pub(super) size: u32,
-    /// The index, as extended inodes have it: per metadata block after the first its place and
-    /// the first name that starts a run in it, so that look-ups skip what is before.
-    pub(super) index: Vec<u8>,
-    indexes: usize,
+    /// None in the many that are short.
+    index: Option<Box<Index>>,
+}
+
+/// The index of a listing, as extended inodes have it: per metadata block after the first its place
+/// and the first name that starts a run in it, so that look-ups skip what is before.
+#[derive(Default)]
+struct Index {
+    bytes: Vec<u8>,
+    entries: u16,
 }
 
 impl Default for Listing {
     fn default() -> Self {
-        let place = Place { block: 0, offset: 0 };
-        Self { place, size: 0, index: Vec::new(), indexes: 0 }
+        Self { place: Place { block: 0, offset: 0 }, size: 0, index: None }
     }
 }
 
 impl Listing {
-    /// Entries of the index.
-    pub(super) fn index_count(&self) -> u16 {
-        u16::try_from(self.indexes).unwrap_or(u16::MAX)
+    /// The index: how many entries, and their bytes.
+    pub(super) fn index(&self) -> (u16, &[u8]) {
+        self.index.as_ref().map_or((0, &[]), |index| (index.entries, &index.bytes))
     }
 
     fn add_index(&mut self, block: u32, name: &[u8]) {
+        let index = self.index.get_or_insert_default();
         // Look-ups behind the last entry take longer, no more.
-        if self.indexes == usize::from(u16::MAX) {
-            return;
-        }
+        let Some(entries) = index.entries.checked_add(1) else { return };
+        index.entries = entries;
         for number in [self.size, block, u32::try_from(name.len()).unwrap_or(0).wrapping_sub(1)] {
-            self.index.extend_from_slice(&number.to_le_bytes());
+            index.bytes.extend_from_slice(&number.to_le_bytes());
         }
-        self.index.extend_from_slice(name);
-        self.indexes += 1;
+        index.bytes.extend_from_slice(name);
     }
 }
 

@@ -1,5 +1,8 @@
 //! Metadata blocks: 8 KiB of a table, compressed by themselves, behind a header of two bytes.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
 use super::compress::BlockCompressor;
 use super::error::WriteError;
 use crate::format::{METADATA_RAW, METADATA_SIZE};
@@ -21,12 +24,20 @@ impl Place {
     }
 }
 
-/// A table being made, in memory.
+/// Bytes of a table that goes to a file as it is made which are kept until they are written.
+const BUFFER: usize = 256 << 10;
+
+/// A table being made, in memory or in a file.
 pub(super) struct MetadataWriter {
     compressor: BlockCompressor,
     pending: Vec<u8>,
     compressed: Vec<u8>,
+    /// Finished blocks that are not in the file.
     stored: Vec<u8>,
+    /// Where the table goes as it is made: the file, and the position in it.
+    file: Option<(File, u64)>,
+    /// Bytes of it that are there.
+    written: u64,
     /// Where each finished block starts.
     starts: Vec<u64>,
 }
@@ -40,13 +51,26 @@ impl MetadataWriter {
             pending: Vec::with_capacity(METADATA_SIZE),
             compressed: Vec::with_capacity(METADATA_SIZE),
             stored: Vec::new(),
+            file: None,
+            written: 0,
             starts: Vec::new(),
         })
     }
 
+    /// A table that goes to `file` at `position` as it is made, so that little of it is in memory.
+    pub(super) fn in_file(
+        compression: Compression,
+        file: &File,
+        position: u64,
+    ) -> Result<Self, WriteError> {
+        let file =
+            file.try_clone().map_err(|source| WriteError::Write { offset: position, source })?;
+        Ok(Self { file: Some((file, position)), ..Self::new(compression)? })
+    }
+
     /// Where the next byte will be.
     pub(super) fn place(&self) -> Result<Place, WriteError> {
-        let block = u32::try_from(self.stored.len()).map_err(|_large| WriteError::TooMany {
+        let block = u32::try_from(self.finished()).map_err(|_large| WriteError::TooMany {
             what: "bytes in a metadata table",
             limit: u64::from(u32::MAX),
         })?;
@@ -66,7 +90,29 @@ impl MetadataWriter {
         Ok(())
     }
 
-    /// The table, and where each of its blocks starts in it.
+    /// Bytes of finished blocks.
+    fn finished(&self) -> u64 {
+        self.written + self.stored.len() as u64
+    }
+
+    /// Ends a table that is in a file; its bytes.
+    pub(super) fn finish_file(mut self) -> Result<u64, WriteError> {
+        self.flush()?;
+        self.write_out()?;
+        Ok(self.written)
+    }
+
+    fn write_out(&mut self) -> Result<(), WriteError> {
+        let Some((file, position)) = &self.file else { return Ok(()) };
+        let offset = position + self.written;
+        file.write_all_at(&self.stored, offset)
+            .map_err(|source| WriteError::Write { offset, source })?;
+        self.written += self.stored.len() as u64;
+        self.stored.clear();
+        Ok(())
+    }
+
+    /// A table in memory, and where each of its blocks starts in it.
     pub(super) fn finish(mut self) -> Result<(Vec<u8>, Vec<u64>), WriteError> {
         self.flush()?;
         Ok((self.stored, self.starts))
@@ -76,7 +122,7 @@ impl MetadataWriter {
         if self.pending.is_empty() {
             return Ok(());
         }
-        self.starts.push(self.stored.len() as u64);
+        self.starts.push(self.finished());
         let smaller = self.compressor.compress(&self.pending, &mut self.compressed);
         let bytes = self.pending.len();
         let smaller = smaller.map_err(|source| WriteError::Compress { bytes, source })?;
@@ -86,6 +132,6 @@ impl MetadataWriter {
         self.stored.extend_from_slice(&header.to_le_bytes());
         self.stored.extend_from_slice(block);
         self.pending.clear();
-        Ok(())
+        if self.stored.len() >= BUFFER { self.write_out() } else { Ok(()) }
     }
 }

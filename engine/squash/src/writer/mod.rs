@@ -4,8 +4,8 @@
 //! order of submission: the same input gives the same bytes, whatever the number of threads.
 //! Contents that no file of the tree has in the end are squeezed out before the tables follow.
 //! Memory: 8 blocks per thread under way, each with two buffers of `block_size` bytes; two more
-//! buffers; each thread's compressor; 4 bytes per data block of the image; and, at the end, the
-//! compressed inode and directory tables. With two threads and blocks of 128 KiB that is below
+//! buffers; each thread's compressor; 32 bytes per file and 4 per data block; and, at the end, the
+//! directory table. With two threads and blocks of 128 KiB that is below
 //! 10 MB for an image of a gigabyte.
 //!
 //! Knows nothing of tar or layers. Format: `crate::format`.

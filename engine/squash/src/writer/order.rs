@@ -38,7 +38,7 @@ impl Order {
             let (directory, _parent) = order.directories[place];
             let Kind::Directory(entries) = &tree.node(directory).kind else { continue };
             order.links[directory.0 as usize] += 2;
-            for (name, &child) in entries {
+            for (name, child) in entries.iter() {
                 order.add(tree, directory, name, child)?;
             }
         }
@@ -96,7 +96,7 @@ fn parents_first(tree: &Tree) -> Result<Vec<(NodeId, NodeId)>, WriteError> {
     while let Some((directory, parent)) = left.pop() {
         found.push((directory, parent));
         let Kind::Directory(entries) = &tree.node(directory).kind else { continue };
-        for (name, &child) in entries {
+        for (name, child) in entries.iter() {
             check_name(name)?;
             if child.0 as usize >= tree.len() {
                 return Err(WriteError::Dangling { path: name.to_vec(), what: "node" });

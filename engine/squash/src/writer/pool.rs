@@ -62,11 +62,6 @@ impl<T> Done<T> {
             Outcome::Compressed => &self.output,
         }
     }
-
-    /// Bytes before compression.
-    pub(super) fn bytes_in(&self) -> usize {
-        self.input.len()
-    }
 }
 
 type Finished = (Job, io::Result<Outcome>);

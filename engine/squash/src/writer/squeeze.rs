@@ -63,10 +63,10 @@ fn live_fragments(contents: &Contents, live: &[bool]) -> Vec<bool> {
 
 fn live_extents(contents: &Contents, live: &[bool], kept: &[bool]) -> Vec<Extent> {
     let data = contents.list.iter().zip(live).enumerate();
-    let data = data.filter(|(_index, (content, live))| **live && content.stored > 0);
+    let data = data.filter(|(_index, (content, live))| **live && content.start > 0);
     let data = data.map(|(index, (content, _live))| Extent {
         start: content.start,
-        length: content.stored,
+        length: contents.stored(content),
         owner: Owner::Content(index),
     });
     let tails =

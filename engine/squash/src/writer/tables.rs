@@ -72,7 +72,8 @@ pub(super) fn write_tables(
     let compression = settings.compression;
     let mut tail = Tail { contents, position: contents.position, compression };
     let references = inodes.references();
-    let inode_table = tail.append(&inodes.inodes.finish()?.0)?;
+    let inode_table = tail.position;
+    tail.position += inodes.inodes.finish_file()?;
     let directory_table = tail.append(&inodes.directories.finish()?.0)?;
     let fragment_table = match contents.fragments.as_slice() {
         [] => NO_TABLE,

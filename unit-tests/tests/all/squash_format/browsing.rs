@@ -14,7 +14,7 @@ use super::sample::{COMPRESSIONS, Part, Sample, metadata, noise, settings, tortu
 use super::{bytes, file_of};
 
 fn directory() -> Kind {
-    Kind::Directory(std::collections::BTreeMap::new())
+    Kind::Directory(Box::default())
 }
 
 fn link(target: &str) -> Kind {

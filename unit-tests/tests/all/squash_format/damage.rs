@@ -12,7 +12,7 @@ use sarus_squash::{Image, Kind, Metadata};
 /// Small, so that most of its bytes matter, with a bit of everything.
 pub(super) fn small(compression: &str) -> Vec<u8> {
     let mut sample = Sample::new();
-    sample.add("d", Kind::Directory(std::collections::BTreeMap::new()));
+    sample.add("d", Kind::Directory(Box::default()));
     sample.file("d/noise", noise(9000, 1));
     sample.file("d/text", b"text ".repeat(1000));
     sample.file("d/zeros", vec![0; 20_000]);

@@ -82,12 +82,12 @@ impl Sample {
         let mut parent = Tree::ROOT;
         for part in above.split('/').filter(|part| !part.is_empty()) {
             let Kind::Directory(names) = &self.tree.node(parent).kind else { panic!("{above}") };
-            parent = names[part.as_bytes()];
+            parent = names.get(part.as_bytes()).unwrap();
         }
         let Kind::Directory(names) = &mut self.tree.node_mut(parent).kind else {
             panic!("{above}")
         };
-        names.insert(name.into(), id);
+        names.insert(name, id);
     }
 
     /// Writes it to a file without a name.
@@ -119,7 +119,7 @@ impl Sample {
             let (what, links) = match &node.kind {
                 Kind::Directory(entries) => {
                     let mut links = 2;
-                    for (name, &child) in entries {
+                    for (name, child) in entries.iter() {
                         links +=
                             u32::from(matches!(self.tree.node(child).kind, Kind::Directory(_)));
                         pending.push((join(&path, name), child));
@@ -279,7 +279,7 @@ pub(super) const COMPRESSIONS: [&str; 6] = ["zstd", "zstd:9", "gzip", "gzip:1", 
 /// A tree with all that an image can hold, some of it twice.
 pub(super) fn torture(block_size: usize) -> Sample {
     let mut sample = Sample::new();
-    let directory = || Kind::Directory(BTreeMap::new());
+    let directory = || Kind::Directory(Box::default());
     let xattr = |pairs: &[(&str, &[u8])]| {
         let pairs = pairs.iter().map(|(name, value)| (name.as_bytes().into(), (*value).into()));
         Some(pairs.collect::<Vec<_>>().into())

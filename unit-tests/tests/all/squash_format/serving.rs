@@ -2,7 +2,7 @@
 
 mod kernel;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs::File;
 
 use kernel::{Kernel, attribute, greeting, range, request, u32_at};
@@ -146,14 +146,14 @@ fn large_directories_are_listed_from_any_place() {
     for (count, length) in [(3000, 12), (36_000, 250)] {
         let mut sample = Sample::new();
         let id = sample.file("file", b"x".to_vec());
-        sample.add("d", Kind::Directory(BTreeMap::new()));
+        sample.add("d", Kind::Directory(Box::default()));
         let name = |index: usize| format!("{index:0length$}").into_bytes();
         let Kind::Directory(root) = &sample.tree.node(Tree::ROOT).kind else { panic!("root") };
-        let directory = root[&b"d"[..]];
+        let directory = root.get(b"d").unwrap();
         let Kind::Directory(names) = &mut sample.tree.node_mut(directory).kind else {
             panic!("a directory")
         };
-        names.extend((0..count).map(|index| (name(index).into(), id)));
+        (0..count).for_each(|index| names.insert(&name(index), id));
         let (file, _) = sample.write(&settings("zstd", 1 << 17, 1));
         with_kernel(&file, |kernel| {
             let (node, _) = kernel.look_up(ROOT, b"d").unwrap();

@@ -75,7 +75,7 @@ fn list(top: &Path) -> BTreeMap<Vec<u8>, Found> {
 
 fn sample() -> Sample {
     let mut sample = Sample::new();
-    let directory = || Kind::Directory(BTreeMap::new());
+    let directory = || Kind::Directory(Box::default());
     let with = |mode, mtime| Metadata { mode, mtime, uid: 77, gid: 88, ..metadata() };
     sample.tree.node_mut(sarus_squash::Tree::ROOT).metadata = with(0o711, 5);
     sample.add_with("closed", directory(), with(0, 1_000_000_000));
