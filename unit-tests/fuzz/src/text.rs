@@ -68,7 +68,7 @@ pub fn hook(input: &[u8]) {
     let annotations = BTreeMap::from([("com.example.key".to_owned(), "value".to_owned())]);
     let occasion =
         Occasion { annotations: &annotations, command: "/bin/sh", has_bind_mounts: true };
-    assert!(!hook.decide(&occasion).reason.contains('\0'));
+    assert!(!hook.decide(&occasion).reason.contains(char::is_control));
 }
 
 /// A seccomp profile.

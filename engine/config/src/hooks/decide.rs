@@ -22,17 +22,20 @@ pub struct Occasion<'a> {
 pub struct Decision {
     /// It runs.
     pub runs: bool,
-    /// All conditions that hold, or the first that does not.
+    /// All conditions that hold, or the first that does not. Without control characters, which
+    /// annotations and patterns may have: `?` stands for each.
     pub reason: String,
 }
 
 impl Hook {
     /// Decides whether the hook runs: all its conditions must hold.
     pub fn decide(&self, occasion: &Occasion<'_>) -> Decision {
-        match self.when.examine(occasion) {
-            Ok(reasons) => Decision { runs: true, reason: reasons.join(", and ") },
-            Err(reason) => Decision { runs: false, reason },
-        }
+        let (runs, reason) = match self.when.examine(occasion) {
+            Ok(reasons) => (true, reasons.join(", and ")),
+            Err(reason) => (false, reason),
+        };
+        let reason = reason.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+        Decision { runs, reason }
     }
 }
 
