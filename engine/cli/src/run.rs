@@ -5,7 +5,7 @@
 use std::ffi::OsStr;
 
 use sarus_image::{Image, ImageError, Target};
-use sarus_launch::AccountNames;
+use sarus_launch::{AccountNames, Device, Request};
 use sarus_oci::Reference;
 
 use crate::args::{Pull, RunArgs, Verbosity};
@@ -33,9 +33,22 @@ pub(crate) fn run(args: &RunArgs, verbosity: Verbosity) -> Result<(), CliError> 
     let env_files =
         files.iter().map(|path| variables::read(path)).collect::<Result<Vec<_>, _>>()?;
     let request = plan::request(args, verbosity, &caller, &image, &env_files)?;
+    warn_of_letters(&request);
     match args.explain {
         None => Err(launch::exec(&request).into()),
         Some(format) => explain::print(&launch::explain(&request)?, format),
+    }
+}
+
+/// Whoever takes a right on a device away must know that it is not taken away.
+fn warn_of_letters(request: &Request) {
+    let withheld = |device: &&Device| !(device.access.read && device.access.write);
+    for device in request.devices.iter().filter(withheld) {
+        to_stderr(&format!(
+            "warning: the container can use `{}` as you can on the host: there is no device cgroup \
+             that would enforce the letters of `--device`\n",
+            device.source.to_string_lossy()
+        ));
     }
 }
 

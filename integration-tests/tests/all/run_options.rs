@@ -185,7 +185,11 @@ fn a_device_that_is_asked_for_is_there(who: Who, runtime: Runtime) {
     let script = "test -c /dev/fuse && test -c /dev/copy && stat -c '%t %T' /dev/copy";
     let options = ["--device", "/dev/fuse", "--device", "/dev/fuse:/dev/copy"];
     // The kernel's number of the device: misc (10), 229.
-    assert_eq!(ground.run_with(&options, &["sh", "-c", script]).run().ok(), "a e5\n");
+    let output = ground.run_with(&options, &["sh", "-c", script]).run();
+    assert_eq!((output.ok(), output.stderr.as_str()), ("a e5\n", ""));
+    let output = ground.run_with(&["--device", "/dev/fuse:r"], &["true"]).run();
+    output.ok();
+    assert!(output.stderr.contains("there is no device cgroup"), "{output}");
 }
 
 fn a_group_of_the_user_opens_what_it_opens_outside(who: Who, runtime: Runtime) {
