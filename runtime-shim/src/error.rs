@@ -73,6 +73,8 @@ pub(crate) enum ShimError {
     NoRuntime { looked_for: Vec<String> },
     #[error("cannot find `sarus-entry`, the first program inside a container, at `{}`", path.display())]
     NoEntry { path: PathBuf, source: io::Error },
+    #[error("cannot start a command under the {what} `{name}`")]
+    Label { what: &'static str, name: String, source: io::Error },
     #[error("cannot execute the OCI runtime `{}`", path.display())]
     ExecuteRuntime { path: PathBuf, source: io::Error },
     #[error("the OCI runtime `{runtime}` could not start the container: {said}")]
@@ -178,6 +180,9 @@ impl ShimError {
             }
             Self::NoRuntime { .. } => {
                 "install runc or crun, or set `runcPath` or `crunPath` in sarus.json"
+            }
+            Self::Label { .. } => {
+                "the node's kernel must have AppArmor or SELinux switched on and know the name that sarus.json gives (`apparmorProfile`, `selinuxLabel`); ask the administrator"
             }
             Self::NoEntry { .. } => "install `sarus-entry` beside `sarus-shim`",
             Self::Runtime { .. } => {

@@ -11,7 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{MemfdFlags, memfd_create};
-use sarus_config::SYSTEM_CONFIG;
+use sarus_config::{Config, SYSTEM_CONFIG};
 use sarus_entry::flag;
 use sarus_launch::{ExecRequest, RECORD_NAME, RECORD_SIZE_MAX, RawString, Record};
 use sarus_sys::identity::{become_person, seal_privileges, with_rights_of};
@@ -26,6 +26,7 @@ use crate::descriptors::Arrangement;
 use crate::error::{ShimError, cannot};
 use crate::forward::Forwarder;
 use crate::image::release_signals;
+use crate::label;
 use crate::seccomp::{self, Filter};
 use crate::start::{connect, give_up_privileges, load_site};
 use crate::supervise::{Charge, Supervisor};
@@ -63,7 +64,7 @@ pub(crate) fn run(caller: &Caller, request: &ExecRequest) -> Result<i32, ShimErr
         Fork::Child => {
             drop((ours, signals));
             die_with_supervisor(supervisor)?;
-            match enter((caller, request), &container, (&entry, theirs, &filters))? {}
+            match enter((caller, request, &config), &container, (&entry, theirs, &filters))? {}
         }
         Fork::Parent(child) => {
             drop((theirs, entry));
@@ -136,7 +137,7 @@ impl Container {
 
 /// Becomes the program. Returns only on failure.
 fn enter(
-    (caller, request): (&Caller, &ExecRequest),
+    (caller, request, config): (&Caller, &ExecRequest, &Config),
     container: &Container,
     (entry, ends, filters): (&OwnedFd, Ends, &[Filter]),
 ) -> Result<Infallible, ShimError> {
@@ -170,6 +171,7 @@ fn enter(
     };
     let affinity = affinity(caller, &container.record);
     block::write_to(&memory, &block, (caller, &affinity))?;
+    label::apply_at_exec(config)?;
     container.join().map_err(cannot("join the container"))?;
     change_directory(caller, container, request)?;
     if container.processes.is_some() {

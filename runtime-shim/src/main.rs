@@ -19,6 +19,7 @@ mod forward;
 mod hooks;
 mod image;
 mod janitor;
+mod label;
 mod ledger;
 mod mode;
 mod pmi;

@@ -207,4 +207,15 @@ fn a_restriction_that_the_node_cannot_apply_stops_a_run_of_root() {
         exec "$@""#;
     let words = ["unshare", "--mount", "sh", "-c", script, site.to_str().unwrap()];
     ground.run(&["true"]).under(words).run().explains(125, &["AppArmor"]);
+
+    // Nor is one left away where the container began without it.
+    let run = ground.run(&["sh", "-c", "echo ready; read line"]).keep_input().start();
+    assert_eq!(run.line(), "ready\n");
+    let id = format!("sarus-{}", run.pid());
+    let exec = || ground.session.sarus(["exec", &id, "echo", "inside"]);
+    assert_eq!(exec().run().ok(), "inside\n");
+    let refused = exec().under(words).run();
+    refused.explains(125, &["cannot start a command under the AppArmor profile `strict`", "hint:"]);
+    assert_eq!(refused.stdout, "");
+    run.finish();
 }
