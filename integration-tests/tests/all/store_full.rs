@@ -1,4 +1,4 @@
-//! File systems that refuse: full, read-only, in two parts. What was there stays.
+//! File systems that refuse: full, over a quota, read-only, in two parts. What was there stays.
 
 use sarus_integration_tests::{Output, Registry, Session, Who};
 
@@ -47,6 +47,27 @@ fn a_full_file_system_is_named_and_the_images_that_are_there_stay() {
     let cause = "No space left on device";
     let parts = ["error: ", cause, "hint: ", "status 125", "1 listed, 0 left", "Total reclaimed"];
     assert_said(&output, &parts);
+}
+
+/// Of the file systems with quotas btrfs needs no tools but its own.
+#[test]
+fn a_quota_that_is_exceeded_is_named_and_the_images_that_are_there_stay() {
+    let output = script(
+        "truncate -s 256M \"$HOME/disk\"; mkfs.btrfs -q \"$HOME/disk\" > \"$HOME/log\"
+         mkdir \"$HOME/btrfs\"; mount -o loop \"$HOME/disk\" \"$HOME/btrfs\"
+         btrfs -q quota enable \"$HOME/btrfs\"; btrfs -q subvolume create \"$HOME/btrfs/store\"
+         btrfs -q qgroup limit 900k \"$HOME/btrfs/store\"
+         mount --bind \"$HOME/btrfs/store\" \"$STORE\"
+         sarus pull --quiet \"$SMALL\"
+         fails sarus pull --quiet \"$LARGE\"
+         echo \"$(listed) listed, $(ls \"$STORE/tmp\" \"$STORE/images/v1\" | grep -c ,) left\"
+         sarus prune --force
+         sarus verify --deep \"$SMALL\"",
+    );
+    let hint = "hint: your quota is used up";
+    let parts = ["Disk quota exceeded", hint, "status 125", "1 listed, 0 left"];
+    assert_said(&output, &parts);
+    assert_said(&output, &["Total reclaimed"]);
 }
 
 #[test]
