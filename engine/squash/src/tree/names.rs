@@ -10,7 +10,7 @@ const CHUNK: usize = 512;
 /// Names and the nodes that they mean, sorted by bytes, as squashfs demands.
 ///
 /// Some 12 bytes for a name besides its own. A name taken away keeps its bytes. All names together
-/// may have 4 GiB.
+/// may have 4 GiB, one 64 KiB: beyond, they are not kept as they are.
 #[derive(Clone, Default)]
 pub struct Names {
     /// The names themselves, in the order in which they came.
@@ -45,7 +45,7 @@ impl Names {
         if self.chunks.get(chunk).is_none_or(|full| full.len() == CHUNK) {
             (chunk, place) = self.make_room(chunk, place);
         }
-        // What does not fit is an empty name, which the writer refuses.
+        // Callers stay far below both limits; a name that is cut here is one that the writer refuses.
         let start = u32::try_from(self.bytes.len()).unwrap_or(u32::MAX);
         let length = u16::try_from(name.len()).unwrap_or(u16::MAX);
         self.bytes.extend_from_slice(name);
