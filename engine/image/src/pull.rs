@@ -237,7 +237,10 @@ impl<S: Source + ?Sized> Job<'_, S> {
                 let reader = Box::new(fetch.reader(number));
                 Ok::<_, io::Error>(sarus_squash::Layer { name, reader })
             });
-            let progress = |progress| self.observer.converted(progress);
+            let progress = |progress| {
+                pending.advance();
+                self.observer.converted(progress);
+            };
             let converted = sarus_squash::convert(readers, output, squash, &progress);
             match &converted {
                 Ok(_) => {}

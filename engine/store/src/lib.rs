@@ -4,7 +4,7 @@
 //! ROOT/images/v1/sha256-HEX/image.squashfs   the image; addressed by its manifest's digest
 //! ROOT/images/v1/sha256-HEX/image.json       what a run and `inspect` need to know of it
 //! ROOT/images/v1/sha256-HEX/removed          mark: no name is left; deleted after the grace period
-//! ROOT/names/docker.io+library+debian=12/linux-amd64     which digest a reference means
+//! ROOT/names/docker.io+library+debian=12,linux-amd64     which digest a reference means
 //! ROOT/blobs/sha256-HEX                      verified blob of a registry: a bounded cache
 //! ROOT/blobs/sha256-HEX.partial              the beginning of one, to be continued
 //! ROOT/leases/sha256-HEX/OWNER,N             who downloads or converts that just now
@@ -34,6 +34,7 @@ mod spread;
 mod sweep;
 mod verify;
 mod write;
+mod writeback;
 
 pub use blobs::{Blobs, PartialBlob};
 pub use error::StoreError;

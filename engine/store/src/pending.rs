@@ -14,6 +14,7 @@ use crate::disk::{
 use crate::layout::{METADATA, SQUASHFS};
 use crate::verify::digest_of;
 use crate::write::discard;
+use crate::writeback::Writeback;
 use crate::{Image, Metadata, Store, StoreError};
 
 /// How often putting an image in place is tried again when others replace or remove it meanwhile.
@@ -27,6 +28,7 @@ pub struct Pending<'a> {
     digest: Digest,
     directory: PathBuf,
     file: File,
+    writeback: Writeback,
 }
 
 impl Store {
@@ -40,7 +42,8 @@ impl Store {
         make_directory(&directory, 0o777)?;
         let path = directory.join(SQUASHFS);
         let file = create_new(&path).inspect_err(|_| discard(&directory))?;
-        Ok(Pending { store: self, digest: digest.clone(), directory, file })
+        let writeback = Writeback::default();
+        Ok(Pending { store: self, digest: digest.clone(), directory, file, writeback })
     }
 }
 
@@ -57,13 +60,20 @@ impl Pending<'_> {
         &self.file
     }
 
+    /// To be called while the squashfs file is written, as often as is convenient: from time to
+    /// time the disk is made to write what is there, so that [`Pending::commit`] has little to wait
+    /// for. Does not wait itself.
+    pub fn advance(&self) {
+        self.writeback.advance(&self.file);
+    }
+
     /// Makes the image part of the store. Where it is there already, that one is kept: it has
     /// the same content; a damaged one is replaced.
     ///
     /// # Errors
     ///
     /// A file that cannot be written or renamed; nothing is left of the image then.
-    pub fn commit(self, metadata: &Metadata) -> Result<Image, StoreError> {
+    pub fn commit(mut self, metadata: &Metadata) -> Result<Image, StoreError> {
         let squashfs = self.directory.join(SQUASHFS);
         let got = self.file.metadata().map_err(StoreError::read(&squashfs))?.len();
         let expected = metadata.conversion.bytes;
@@ -83,10 +93,11 @@ impl Pending<'_> {
     }
 
     /// Makes the squashfs file last; its digest. The processor hashes while the disk writes.
-    fn synchronise(&self, path: &Path) -> Result<Digest, StoreError> {
+    fn synchronise(&mut self, path: &Path) -> Result<Digest, StoreError> {
+        let (file, writeback) = (&self.file, &mut self.writeback);
         std::thread::scope(|scope| {
-            let synchronised = scope.spawn(|| self.file.sync_all());
-            let digest = digest_of(&self.file).map_err(StoreError::read(path));
+            let synchronised = scope.spawn(|| writeback.finish().and_then(|()| file.sync_all()));
+            let digest = digest_of(file).map_err(StoreError::read(path));
             match synchronised.join() {
                 Ok(done) => done.map_err(StoreError::write(path))?,
                 Err(panic) => std::panic::resume_unwind(panic),

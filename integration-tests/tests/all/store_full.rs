@@ -70,6 +70,25 @@ fn a_quota_that_is_exceeded_is_named_and_the_images_that_are_there_stay() {
     assert_said(&output, &["Total reclaimed"]);
 }
 
+/// The kernel says once that the disk did not take something: whoever asks early must not forget it.
+#[test]
+fn a_disk_that_fails_while_the_image_is_still_written_is_named() {
+    let output = script(
+        "mkdir \"$HOME/root\"; head -c 70M /dev/urandom > \"$HOME/root/data\"
+         tar -C \"$HOME/root\" -cf \"$HOME/root.tar\" .
+         sarus pull --quiet \"$SMALL\"
+         fails strace -f -qq -o \"$HOME/calls\" -e trace=fdatasync -e inject=fdatasync:error=EIO \\
+           sarus load --quiet \"$HOME/root.tar\" broken:1
+         grep -c fdatasync \"$HOME/calls\"
+         echo \"$(listed) listed, $(ls \"$STORE/tmp\" \"$STORE/images/v1\" | grep -c ,) left\"
+         sarus load --quiet \"$HOME/root.tar\" sound:1
+         sarus verify --deep sound:1",
+    );
+    let parts = ["image.squashfs", "Input/output error", "status 125", "1 listed, 0 left"];
+    assert_said(&output, &parts);
+    assert_said(&output, &["sound:1: sound"]);
+}
+
 #[test]
 fn a_read_only_file_system_can_be_listed_and_says_what_it_is() {
     let output = script(

@@ -146,7 +146,10 @@ impl Job<'_> {
             pending.file().try_clone().map_err(|source| ImageError::Duplicate { source })?;
         let mut squash = self.settings.squash;
         squash.time = self.settings.time.unwrap_or(time);
-        let progress = |progress| self.observer.converted(progress);
+        let progress = |progress| {
+            pending.advance();
+            self.observer.converted(progress);
+        };
         sarus_squash::convert(layers, output, &squash, &progress)
             .map_err(|source| ImageError::Convert { image: label.to_owned(), source })
     }
