@@ -43,6 +43,8 @@ pub(crate) enum ShimError {
     Unpack { path: PathBuf, said: String },
     #[error("cannot mount the writable layer over the image")]
     Overlay { said: String, source: io::Error },
+    #[error("cannot mount a writable layer in `{}` over the image", directory.display())]
+    OverlayOnDisk { directory: PathBuf, said: String, source: io::Error },
     #[error("cannot make `{place}` in the container")]
     Rootfs { place: String, source: io::Error },
     #[error("cannot open `{}`, which is to be mounted in the container", path.display())]
@@ -169,6 +171,9 @@ impl ShimError {
             Self::Overlay { .. } => {
                 "the kernel must permit overlayfs in user namespaces (Linux 5.11 or later)"
             }
+            Self::OverlayOnDisk { .. } => {
+                "a local file system with extended attributes can have it (ext4, XFS, tmpfs), but not NFS, Lustre or FUSE: give another `--writable-dir`, `writable.directory` or `tempDir`"
+            }
             Self::MountSource { .. } => {
                 "check that the path exists on this node and that you may read it"
             }
@@ -205,6 +210,7 @@ impl ShimError {
             Self::MountImage { said, .. }
             | Self::Unpack { said, .. }
             | Self::Overlay { said, .. }
+            | Self::OverlayOnDisk { said, .. }
             | Self::Hook { said, .. } => Some(said.as_str()).filter(|said| !said.is_empty()),
             _ => None,
         }

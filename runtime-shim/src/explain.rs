@@ -14,7 +14,6 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use sarus_config::hooks::{Decision, Hook, Stage};
 use sarus_config::{Runtime as Choice, SeccompProfile};
 use sarus_launch::{Origin, Request, Variables};
-use sarus_sys::identity::with_rights_of;
 use sarus_sys::process::{Ended, Fork, PidFd, exit_at_once, fork};
 use sarus_sys::root::Root;
 use serde_json::{Value, json};
@@ -24,7 +23,7 @@ use crate::bundle::{self, Contents};
 use crate::caller::Caller;
 use crate::construct::{self, Plan};
 use crate::error::{ShimError, cannot};
-use crate::image::{ImageFile, Run};
+use crate::image::Run;
 use crate::ledger::Ledger;
 use crate::mode::Mode;
 use crate::rootfs::{self, Overlay};
@@ -38,9 +37,7 @@ const PATIENCE: i64 = 10;
 
 /// The explanation, as JSON.
 pub(crate) fn run(caller: &Caller, request: &Request) -> Result<Vec<u8>, ShimError> {
-    let image = with_rights_of(caller.person(), || ImageFile::open(request))
-        .map_err(|source| ShimError::Privileges { source })??;
-    let (config, (mode, why)) = start::configure(caller, request, &image)?;
+    let (image, config, (mode, why)) = start::configure(caller, request)?;
     let (ledger, supervisor) =
         (Ledger::default(), rustix::process::getpid().as_raw_nonzero().get());
     let run = Run { caller, request, config: &config, mode, ledger: &ledger, supervisor };

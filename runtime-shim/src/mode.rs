@@ -22,11 +22,12 @@ pub(crate) enum Mode {
 }
 
 /// The privileged mode where the process may mount and site and node permit the kernel's mount of
-/// this image, else rootless, and why. `image` was opened with the caller's rights.
+/// this image, else rootless, and why. `image` was opened with the caller's rights, if that was
+/// possible.
 pub(crate) fn choose(
     config: &Config,
     run: (&Caller, &Request),
-    image: &ImageFile,
+    image: Option<&ImageFile>,
 ) -> (Mode, String) {
     let (caller, request) = run;
     let why_not = if !rustix::process::geteuid().is_root() {
@@ -37,13 +38,15 @@ pub(crate) fn choose(
         Some("`imageMount` asks for another way than the kernel's".to_owned())
     } else if !has_loop_devices() {
         Some("no /dev/loop-control".to_owned())
-    } else if image.offset() != 0 {
+    } else if image.is_some_and(|image| image.offset() != 0) {
         // Where in the file is the user's word, so nobody vouched for what the kernel would read.
         Some("the image is a part of another file (SIF)".to_owned())
     } else if caller.is_setuid() && request.writable_dir.is_some() {
         Some("the writable layer is to be in a directory of the user's".to_owned())
-    } else {
+    } else if let Some(image) = image {
         policy::refusal(config, caller, image)
+    } else {
+        Some("the image can be opened by none but the user".to_owned())
     };
     match why_not {
         None => {

@@ -104,9 +104,14 @@ pub(crate) fn overlay(run: &Run<'_>, setup: &Setup, own: &Path) -> Result<Overla
     let overlay = FileSystem::open("overlay")
         .map_err(|source| ShimError::Overlay { said: String::new(), source })?;
     let mounted = mount_overlay(run, &overlay, (setup, &upper, &work));
-    let mount = mounted.map_err(|source| ShimError::Overlay {
-        said: overlay.complaint().unwrap_or_default(),
-        source,
+    let mount = mounted.map_err(|source| {
+        let said = overlay.complaint().unwrap_or_default();
+        match scratch.as_ref().and_then(|scratch| scratch.path().parent()) {
+            Some(directory) => {
+                ShimError::OverlayOnDisk { directory: directory.to_owned(), said, source }
+            }
+            None => ShimError::Overlay { said, source },
+        }
     })?;
     let rootfs = own.join("rootfs");
     attach_at(mount, &rootfs)?;

@@ -32,9 +32,7 @@ const RUNTIMES_OWN: [&str; 4] = ["run.oci.", "module.wasm.", "org.criu.", "org.s
 
 /// Runs a container and returns the exit status of its command.
 pub(crate) fn run(caller: &Caller, request: &Request) -> Result<i32, ShimError> {
-    let image = with_rights_of(caller.person(), || ImageFile::open(request))
-        .map_err(|source| ShimError::Privileges { source })??;
-    let (config, (mode, _why)) = configure(caller, request, &image)?;
+    let (image, config, (mode, _why)) = configure(caller, request)?;
     let ledger = Ledger::default();
     let supervisor = rustix::process::getpid().as_raw_nonzero().get();
     let run = Run { caller, request, config: &config, mode, ledger: &ledger, supervisor };
@@ -79,17 +77,17 @@ pub(crate) fn give_up_privileges(caller: &Caller) -> Result<(), ShimError> {
         .map_err(|source| ShimError::Privileges { source })
 }
 
-/// The configuration, and the mode that it and the node lead to. A setuid program that is to run
-/// rootless gives its privileges up here, before it reads anything of the user's.
+/// The image, the configuration, and the mode that they and the node lead to. A setuid program that
+/// is to run rootless gives its privileges up here, before it reads anything of the user's.
 pub(crate) fn configure(
     caller: &Caller,
     request: &Request,
-    image: &ImageFile,
-) -> Result<(Config, (Mode, String)), ShimError> {
+) -> Result<(ImageFile, Config, (Mode, String)), ShimError> {
     let failed = |source| ShimError::Config { source };
     let site = Path::new(SYSTEM_CONFIG);
+    let image = open_image(caller, request)?;
     let mut parsed = load_site(site)?;
-    let (mode, why) = mode::choose(&parsed.config, (caller, request), image);
+    let (mode, why) = mode::choose(&parsed.config, (caller, request), image.as_ref());
     if mode == Mode::Rootless {
         if caller.is_setuid() {
             give_up_privileges(caller)?;
@@ -102,7 +100,23 @@ pub(crate) fn configure(
     for note in &parsed.notes {
         log::info!("{note}");
     }
-    Ok((parsed.config, (mode, why)))
+    let image = image.map_or_else(|| ImageFile::open(request), Ok)?;
+    Ok((image, parsed.config, (mode, why)))
+}
+
+/// The image, opened with the caller's rights; none where it may be for those only whose every id is
+/// the user's, as a FUSE file system of the user's is (`allow_other` in `mount.fuse(8)`).
+fn open_image(caller: &Caller, request: &Request) -> Result<Option<ImageFile>, ShimError> {
+    let opened = with_rights_of(caller.person(), || ImageFile::open(request))
+        .map_err(|source| ShimError::Privileges { source })?;
+    match opened {
+        Err(ShimError::OpenImage { source, .. })
+            if caller.is_setuid() && source.kind() == std::io::ErrorKind::PermissionDenied =>
+        {
+            Ok(None)
+        }
+        opened => opened.map(Some),
+    }
 }
 
 /// With privilege the file must be root's alone before a byte of it is believed. Whether that is

@@ -184,6 +184,47 @@ fn the_kernel_mounts_what_policy_admits_and_nothing_else() {
     assert!(!is_privileged(&output), "a directory of the user's: {output}");
 }
 
+/// Covers a directory of the user's with a FUSE file system of theirs that root cannot enter: a store
+/// or data behind sshfs, gocryptfs and the like. `$OWN` is the directory.
+const NOT_FOR_ROOT: &str = r#"OWN=$5/$OWN
+    setpriv --reuid "$3" --regid "$4" --clear-groups bindfs --no-allow-other "$OWN" "$OWN"
+    if ls "$OWN" 2> /dev/null; then exit 99; fi"#;
+
+/// Runs a command and unmounts `$0`, which its server keeps alive.
+const AND_UNMOUNT: &str = r#""$@"; status=$?; fusermount3 -u "$0"; exit $status"#;
+
+#[test]
+fn a_setuid_shim_runs_what_is_in_a_place_that_even_root_cannot_enter() {
+    let mut site = Site::new();
+    site.prepare = NOT_FOR_ROOT;
+    let (uid, own) = (site.ground.session.uid(), site.image.clone());
+    let (mount, missing) = (format!("{own}:{own}"), format!("{own}-not-there"));
+    let run = |site: &Site, words: &[&str]| {
+        let wrapped = ["sh", "-c", AND_UNMOUNT, ".local", "sarus", "--verbose", "run"];
+        site.user(&[&wrapped, words].concat()).env("OWN", ".local").run()
+    };
+    for config in ["{}", STORE, r#"{"kernelImages": "any"}"#] {
+        site.config = config;
+        let output = run(&site, &["-v", &mount, &own, "sh", "-c", "id -u; ls $0", &own]);
+        assert!(!is_privileged(&output), "{config}: {output}");
+        assert!(output.stderr.contains("can be opened by none but the user"), "{output}");
+        assert_eq!(output.ok(), format!("{uid}\n{own}\n"), "{output}");
+    }
+    run(&site, &[&missing, "true"]).failed(125);
+}
+
+#[test]
+fn a_writable_layer_on_a_file_system_that_cannot_have_it_is_named() {
+    let mut site = Site::new();
+    site.prepare = NOT_FOR_ROOT;
+    let words = ["sh", "-c", AND_UNMOUNT, ".local", "sarus", "run"];
+    let words = [&words[..], &["--writable-dir", ".local", IMAGE, "true"]].concat();
+    let output = site.user(&words).env("OWN", ".local").run();
+    output.failed(125);
+    assert!(output.stderr.contains("home/.local` over the image"), "{output}");
+    assert!(output.stderr.contains("hint: a local file system"), "{output}");
+}
+
 fn a_hostile_image_leads_nowhere(_: Who, runtime: Runtime) {
     let tar = Tar::new()
         .symlink("proc", "/srv")
