@@ -103,10 +103,15 @@ pub(crate) fn no_user_namespace(source: std::io::Error) -> ShimError {
     let forbidding = SWITCHES.iter().find(|(file, value, _)| {
         fs_read(Path::new(file)).is_some_and(|text| text.trim() == *value)
     });
+    let is_limit = source.raw_os_error() == Some(libc::ENOSPC);
     let (because, advice) = match forbidding {
         Some((file, value, wish)) => {
             (format!("`{file}` is {value}"), format!("ask the administrator to set {wish}, or to install `sarus-shim` setuid root"))
         }
+        None if is_limit => (
+            "as many as user.max_user_namespaces or user.max_mnt_namespaces permits are in use".to_owned(),
+            "the runs of a job share two user namespaces: end other containers of yours on this node, or ask the administrator to raise the limit, or to install `sarus-shim` setuid root".to_owned(),
+        ),
         None => (
             "the kernel refuses, and none of its switches says why".to_owned(),
             "a security module, a seccomp filter or a surrounding container forbids it: ask the administrator to permit user namespaces, or to install `sarus-shim` setuid root".to_owned(),

@@ -3,11 +3,21 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags, open};
 use rustix::thread::{UnshareFlags, move_into_link_name_space};
 
-use crate::process::{Fork, fork};
+use crate::process::{Fork, fork, start_time};
+
+/// The limit of user namespaces, for each user: `namespaces(7)`.
+const USER_LIMIT: &str = "/proc/sys/user/max_user_namespaces";
+
+/// Age up to which a process waits where a limit is reached, and how often it tries. The kernel frees
+/// what nobody has any more when it has nothing else to do, within ten seconds
+/// (`CONFIG_RCU_LAZY`).
+const PATIENCE: Duration = Duration::from_secs(11);
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// An id inside a user namespace and the one outside that it stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,9 +32,10 @@ pub struct IdMap {
 ///
 /// # Errors
 ///
-/// `EPERM` without `CAP_SYS_ADMIN`.
+/// `EPERM` without `CAP_SYS_ADMIN`; `ENOSPC` when the limit of mount namespaces is reached, which
+/// is waited for, as long as the process is young.
 pub fn new_mount_namespace() -> io::Result<()> {
-    unshare(UnshareFlags::NEWNS)
+    unshare(UnshareFlags::NEWNS, own_id())
 }
 
 /// Gives the process a user and a mount namespace in which it is the given ids.
@@ -33,9 +44,11 @@ pub fn new_mount_namespace() -> io::Result<()> {
 ///
 /// # Errors
 ///
-/// `EPERM` or `ENOSPC` where the system permits no user namespaces.
+/// `EPERM` or `ENOSPC` where the system permits no user namespaces; `ENOSPC` when a limit of them is
+/// reached, which is waited for, as long as the process is young: many that start at once all know
+/// after the same time.
 pub fn new_user_and_mount_namespace(uid: IdMap, gid: IdMap) -> io::Result<()> {
-    unshare(UnshareFlags::NEWUSER | UnshareFlags::NEWNS)?;
+    unshare(UnshareFlags::NEWUSER | UnshareFlags::NEWNS, own_id())?;
     map_own_ids(uid, gid)
 }
 
@@ -46,14 +59,16 @@ pub fn new_user_and_mount_namespace(uid: IdMap, gid: IdMap) -> io::Result<()> {
 ///
 /// As [`new_user_and_mount_namespace`].
 pub fn empty_user_namespace(uid: IdMap, gid: IdMap) -> io::Result<OwnedFd> {
+    let creator = own_id();
     let (mine, theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     let (answer, go) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     match fork()? {
         Fork::Child => {
             drop((mine, go));
             let mut byte = [0];
-            let made = unshare(UnshareFlags::NEWUSER).is_ok();
-            let _reported = rustix::io::write(&theirs, &[u8::from(made)]);
+            let made = unshare(UnshareFlags::NEWUSER, creator);
+            let errno = made.err().map_or(0, |error| error.raw_os_error().unwrap_or(libc::EPERM));
+            let _reported = rustix::io::write(&theirs, &errno.to_ne_bytes());
             let _released = rustix::io::read(&answer, &mut byte);
             crate::process::exit_at_once(0)
         }
@@ -68,10 +83,11 @@ pub fn empty_user_namespace(uid: IdMap, gid: IdMap) -> io::Result<OwnedFd> {
 }
 
 fn name_and_map(ready: &OwnedFd, child: i32, (uid, gid): (IdMap, IdMap)) -> io::Result<OwnedFd> {
-    let mut made = [0];
-    rustix::io::read(ready, &mut made)?;
-    if made != [1] {
-        return Err(io::Error::from_raw_os_error(libc::EPERM));
+    let mut errno = libc::EPERM.to_ne_bytes();
+    rustix::io::read(ready, &mut errno)?;
+    let errno = i32::from_ne_bytes(errno);
+    if errno != 0 {
+        return Err(io::Error::from_raw_os_error(errno));
     }
     write_maps(&format!("/proc/{child}"), uid, gid)?;
     let path = format!("/proc/{child}/ns/user");
@@ -136,8 +152,38 @@ fn write(path: &str, text: &str) -> io::Result<()> {
     File::options().write(true).open(path)?.write_all(text.as_bytes())
 }
 
+fn own_id() -> i32 {
+    rustix::process::getpid().as_raw_pid()
+}
+
+/// Where a limit is reached it may be by namespaces of processes that have ended; nothing tells when
+/// the kernel frees them. They are waited for while process `creator` is young.
+#[expect(clippy::disallowed_methods, reason = "there is no event to wait for")]
+fn unshare(flags: UnshareFlags, creator: i32) -> io::Result<()> {
+    loop {
+        let result = unshare_once(flags);
+        let is_limit = matches!(&result, Err(error) if error.raw_os_error() == Some(libc::ENOSPC));
+        if !is_limit || !is_young(creator) || are_forbidden() {
+            return result;
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+fn is_young(process: i32) -> bool {
+    let Some(ticks) = start_time(process) else { return false };
+    let started = Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second());
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    Duration::try_from(now).is_ok_and(|now| now.saturating_sub(started) < PATIENCE)
+}
+
+#[expect(clippy::disallowed_methods, reason = "an unreadable limit forbids nothing")]
+fn are_forbidden() -> bool {
+    std::fs::read_to_string(USER_LIMIT).is_ok_and(|limit| limit.trim() == "0")
+}
+
 #[expect(unsafe_code, reason = "unshare(2) of the descriptor table would break open files")]
-fn unshare(flags: UnshareFlags) -> io::Result<()> {
+fn unshare_once(flags: UnshareFlags) -> io::Result<()> {
     // SAFETY: neither of the flags used here separates file descriptors or memory.
     Ok(unsafe { rustix::thread::unshare_unsafe(flags) }?)
 }

@@ -173,6 +173,24 @@ fn a_node_that_forbids_user_namespaces_is_told_with_the_switch() {
     output.explains(125, &["user namespace", "max_user_namespaces"]);
 }
 
+/// Two are what all runs of a job need together; the kernel gives those of ended runs back seconds
+/// later.
+#[test]
+fn a_node_with_few_user_namespaces_runs_many_containers() {
+    let ground = Ground::new(Who::User, Runtime::Crun);
+    let many = "set -e; echo 2 > /proc/sys/user/max_user_namespaces
+        for round in 1 2 3; do pids=
+            for run in 1 2 3 4 5 6; do \"$@\" & pids=\"$pids $!\"; done
+            for pid in $pids; do wait $pid; done
+        done";
+    // The shell is the first process and reaps what it did not start: a zombie keeps its namespaces.
+    let words =
+        ["unshare", "-r", "--mount", "--pid", "--fork", "--mount-proc", "sh", "-c", many, "sh"];
+    ground.run(&["true"]).under(words).run().ok();
+    let output = in_own_namespaces(&ground, "echo 1 > /proc/sys/user/max_user_namespaces");
+    output.explains(125, &["user namespace", "user.max_user_namespaces", "share two"]);
+}
+
 #[test]
 fn a_node_without_fuse_unpacks_and_without_room_says_so() {
     let ground = Ground::new(Who::User, Runtime::Crun);
