@@ -257,7 +257,8 @@ pub(crate) fn remove_file(path: &Path) -> Result<(), StoreError> {
     }
 }
 
-/// Removes a file or a directory with all in it; content when there is none.
+/// Removes a file or a directory with all in it; content when there is none, and when a network file
+/// system keeps what somebody has open: what is removed lies in `tmp`, where later sweeps find it.
 pub(crate) fn remove_tree(path: &Path) -> Result<(), StoreError> {
     let removed = match std::fs::symlink_metadata(path) {
         Ok(metadata) if metadata.is_dir() => std::fs::remove_dir_all(path),
@@ -266,6 +267,10 @@ pub(crate) fn remove_tree(path: &Path) -> Result<(), StoreError> {
     };
     match removed {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+            log::debug!("`{}` stays until the next command: {error}", path.display());
+            Ok(())
+        }
         other => other.map_err(StoreError::remove(path)),
     }
 }

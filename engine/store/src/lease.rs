@@ -18,7 +18,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, CWD, StatxFlags};
@@ -80,12 +80,19 @@ struct Record {
 #[derive(Debug)]
 #[must_use = "a lease that is dropped is given back"]
 pub struct Lease {
-    directory: PathBuf,
-    path: PathBuf,
+    // Closed before it is removed: a network file system keeps the name of a file that is open.
     file: File,
     renewals: AtomicU64,
+    entry: Entry,
+}
+
+/// The file of a lease, which goes with it.
+#[derive(Debug)]
+struct Entry {
+    directory: PathBuf,
+    path: PathBuf,
     /// The file stays: it says why the holder failed.
-    failed: AtomicBool,
+    failed: bool,
 }
 
 /// Who holds a lease, as its file shows it.
@@ -210,13 +217,9 @@ impl Store {
 
 impl Lease {
     fn new(directory: &Path, name: &str, file: File) -> Self {
-        Self {
-            directory: directory.to_owned(),
-            path: directory.join(name),
-            file,
-            renewals: AtomicU64::new(1),
-            failed: AtomicBool::new(false),
-        }
+        let (directory, path) = (directory.to_owned(), directory.join(name));
+        let entry = Entry { directory, path, failed: false };
+        Self { file, renewals: AtomicU64::new(1), entry }
     }
 
     /// Shows those who wait that this process lives, and how far it is. Written by the descriptor:
@@ -227,20 +230,19 @@ impl Lease {
     /// The file cannot be written; the lease is held until it expires.
     pub fn renew(&self, report: &Report) -> Result<(), StoreError> {
         let renewal = self.renewals.fetch_add(1, Ordering::Relaxed);
-        write_record(&self.file, renewal, report).map_err(StoreError::write(&self.path))
+        write_record(&self.file, renewal, report).map_err(StoreError::write(&self.entry.path))
     }
 
     /// Ends the lease with the reason why the work could not be done. The file stays, for those
     /// who wait; who asks next, and the sweep after the process has ended, remove it.
-    pub fn fail(self, report: &Report) {
-        let told = report.failed.is_some() && self.renew(report).is_ok();
-        self.failed.store(told, Ordering::Relaxed);
+    pub fn fail(mut self, report: &Report) {
+        self.entry.failed = report.failed.is_some() && self.renew(report).is_ok();
     }
 }
 
-impl Drop for Lease {
+impl Drop for Entry {
     fn drop(&mut self) {
-        if self.failed.load(Ordering::Relaxed) {
+        if self.failed {
             return;
         }
         if let Err(error) = remove_file(&self.path) {

@@ -24,11 +24,19 @@ const PUBLISH_RETRIES: usize = 16;
 #[derive(Debug)]
 #[must_use = "dropping a pending image removes it"]
 pub struct Pending<'a> {
+    // Dropped in this order: a network file system keeps the name of a file that is open, and with it
+    // the directory.
+    writeback: Writeback,
+    file: File,
+    place: Place<'a>,
+}
+
+/// The temporary directory of a pending image, which goes with it.
+#[derive(Debug)]
+struct Place<'a> {
     store: &'a Store,
     digest: Digest,
     directory: PathBuf,
-    file: File,
-    writeback: Writeback,
 }
 
 impl Store {
@@ -41,9 +49,8 @@ impl Store {
         let directory = self.temporary("image")?;
         make_directory(&directory, 0o777)?;
         let path = directory.join(SQUASHFS);
-        let file = create_new(&path).inspect_err(|_| discard(&directory))?;
-        let writeback = Writeback::default();
-        Ok(Pending { store: self, digest: digest.clone(), directory, file, writeback })
+        let place = Place { store: self, digest: digest.clone(), directory };
+        Ok(Pending { writeback: Writeback::default(), file: create_new(&path)?, place })
     }
 }
 
@@ -51,7 +58,7 @@ impl Pending<'_> {
     /// The same under another digest: that of an image without a manifest is known when its
     /// content was read.
     pub fn with_digest(mut self, digest: Digest) -> Self {
-        self.digest = digest;
+        self.place.digest = digest;
         self
     }
 
@@ -73,39 +80,43 @@ impl Pending<'_> {
     /// # Errors
     ///
     /// A file that cannot be written or renamed; nothing is left of the image then.
-    pub fn commit(mut self, metadata: &Metadata) -> Result<Image, StoreError> {
-        let squashfs = self.directory.join(SQUASHFS);
-        let got = self.file.metadata().map_err(StoreError::read(&squashfs))?.len();
+    pub fn commit(self, metadata: &Metadata) -> Result<Image, StoreError> {
+        // Dropped in the opposite order.
+        let Self { place, file, writeback } = self;
+        let squashfs = place.directory.join(SQUASHFS);
+        let got = file.metadata().map_err(StoreError::read(&squashfs))?.len();
         let expected = metadata.conversion.bytes;
         if got != expected {
             return Err(StoreError::Length { path: squashfs, got, expected });
         }
         let mut metadata = metadata.clone();
-        metadata.conversion.squashfs_digest = Some(self.synchronise(&squashfs)?);
-        let path = self.directory.join(METADATA);
+        metadata.conversion.squashfs_digest = Some(synchronise(&squashfs, &file, writeback)?);
+        drop(file);
+        let path = place.directory.join(METADATA);
         write_new(&path, &to_json(&path, &metadata)?)?;
-        sync_directory(&self.directory)?;
-        if let Some(image) = self.publish()? {
+        sync_directory(&place.directory)?;
+        if let Some(image) = place.publish()? {
             return Ok(image);
         }
-        let squashfs = self.store.image_directory(&self.digest).join(SQUASHFS);
-        Ok(Image { digest: self.digest.clone(), squashfs, metadata })
+        let squashfs = place.store.image_directory(&place.digest).join(SQUASHFS);
+        Ok(Image { digest: place.digest.clone(), squashfs, metadata })
     }
+}
 
-    /// Makes the squashfs file last; its digest. The processor hashes while the disk writes.
-    fn synchronise(&mut self, path: &Path) -> Result<Digest, StoreError> {
-        let (file, writeback) = (&self.file, &mut self.writeback);
-        std::thread::scope(|scope| {
-            let synchronised = scope.spawn(|| writeback.finish().and_then(|()| file.sync_all()));
-            let digest = digest_of(file).map_err(StoreError::read(path));
-            match synchronised.join() {
-                Ok(done) => done.map_err(StoreError::write(path))?,
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-            digest
-        })
-    }
+/// Makes the squashfs file last; its digest. The processor hashes while the disk writes.
+fn synchronise(path: &Path, file: &File, writeback: Writeback) -> Result<Digest, StoreError> {
+    std::thread::scope(|scope| {
+        let synchronised = scope.spawn(|| writeback.finish().and_then(|()| file.sync_all()));
+        let digest = digest_of(file).map_err(StoreError::read(path));
+        match synchronised.join() {
+            Ok(done) => done.map_err(StoreError::write(path))?,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+        digest
+    })
+}
 
+impl Place<'_> {
     /// The image that was there before and is kept, if there was one.
     fn publish(&self) -> Result<Option<Image>, StoreError> {
         let images = self.store.images_directory();
@@ -134,7 +145,7 @@ impl Pending<'_> {
     }
 }
 
-impl Drop for Pending<'_> {
+impl Drop for Place<'_> {
     fn drop(&mut self) {
         discard(&self.directory);
     }

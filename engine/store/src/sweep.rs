@@ -9,10 +9,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sarus_oci::Digest;
 
-use crate::disk::{Directory, list, remove_file, remove_tree};
+use crate::disk::{Directory, list, remove_file};
 use crate::layout::{METADATA, REMOVED, SQUASHFS, digest_name, is_name_file, parse_digest_name};
 use crate::owner::age;
 use crate::read::NAME_BYTES_MAX;
+use crate::write::discard;
 use crate::{Listing, Name, Owner, Remembered, Store, StoreError, spread};
 
 /// Names and marks of a store at one time.
@@ -87,7 +88,7 @@ impl Store {
         let me = Owner::current();
         for path in self.left_behind(&me)? {
             log::debug!("removing what a killed process left: `{}`", path.display());
-            remove_tree(&path)?;
+            discard(&path);
         }
         self.sweep_leases(&me)?;
         self.blobs().release_left_behind(&me)

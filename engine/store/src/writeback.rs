@@ -48,10 +48,21 @@ impl Writeback {
     /// # Errors
     ///
     /// The disk did not take what was written.
-    pub(crate) fn finish(&mut self) -> io::Result<()> {
+    pub(crate) fn finish(mut self) -> io::Result<()> {
+        self.join()
+    }
+
+    fn join(&mut self) -> io::Result<()> {
         let Some(Some(worker)) = self.worker.take() else { return Ok(()) };
         drop(worker.requests);
         worker.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
+impl Drop for Writeback {
+    /// The thread has the file open.
+    fn drop(&mut self) {
+        let _of_no_use = self.join();
     }
 }
 

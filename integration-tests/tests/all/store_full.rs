@@ -49,6 +49,26 @@ fn a_full_file_system_is_named_and_the_images_that_are_there_stay() {
     assert_said(&output, &parts);
 }
 
+/// As NFS clients do, bindfs keeps a file that is removed while it is open, under another name.
+#[test]
+fn a_failed_pull_leaves_nothing_on_a_file_system_that_keeps_open_files() {
+    let output = script(
+        "mkdir \"$HOME/server\"; mount -t tmpfs -o size=900k none \"$HOME/server\"
+         bindfs \"$HOME/server\" \"$STORE\"
+         sarus pull --quiet \"$SMALL\"
+         fails sarus pull --quiet \"$LARGE\"
+         echo \"$(listed) listed, $(ls \"$STORE/tmp\" \"$STORE/images/v1\" | grep -c ,) left\"
+         exec 9< \"$(echo \"$STORE\"/images/v1/*/image.squashfs)\"
+         sarus rmi --force \"$SMALL\"
+         exec 9<&-
+         sarus prune --force
+         echo \"$(find \"$STORE\" -mindepth 1 | grep -c ,) in the end\"
+         umount \"$STORE\"",
+    );
+    assert_said(&output, &["No space left on device", "status 125", "1 listed, 0 left"]);
+    assert_said(&output, &["Deleted: sha256:", "leftover   removed,", "0 in the end"]);
+}
+
 /// Of the file systems with quotas btrfs needs no tools but its own.
 #[test]
 fn a_quota_that_is_exceeded_is_named_and_the_images_that_are_there_stay() {
