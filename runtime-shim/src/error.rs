@@ -108,6 +108,7 @@ impl ShimError {
                 Some(advice.clone())
             }
             Self::Config { source } => source.hint(),
+            Self::Prepare { source, .. } => hint_on_limits(source).map(str::to_owned),
             Self::Hooks { source } => source.hint(),
             Self::NoFuse { why, .. } => {
                 Some(format!("{why}; or set `imageMount` to `auto` in sarus.json"))
@@ -238,6 +239,15 @@ pub(crate) fn report(error: &ShimError) -> String {
     }
     lines.extend(error.hint().map(|hint| format!("hint: {hint}")));
     lines.join("\n")
+}
+
+/// What a step of the preparation wants that the caller's limits do not give it: `getrlimit(2)`.
+fn hint_on_limits(error: &io::Error) -> Option<&'static str> {
+    match error.raw_os_error()? {
+        libc::EMFILE => Some("the limit of open files may be too small: `ulimit -n`"),
+        libc::EAGAIN => Some("the limit of processes may be too small: `ulimit -u`"),
+        _ => None,
+    }
 }
 
 /// Names a step of the preparation in an error.

@@ -173,6 +173,14 @@ fn a_node_that_forbids_user_namespaces_is_told_with_the_switch() {
     output.explains(125, &["user namespace", "max_user_namespaces"]);
 }
 
+#[test]
+fn limits_that_are_too_small_are_told() {
+    let ground = Ground::new(Who::User, Runtime::Crun);
+    for (limit, want) in [("ulimit -n 8", "`ulimit -n`"), ("ulimit -u 1", "`ulimit -u`")] {
+        ground.run(&["true"]).after(limit).run().explains(125, &[want]);
+    }
+}
+
 /// Two are what all runs of a job need together; the kernel gives those of ended runs back seconds
 /// later.
 #[test]
