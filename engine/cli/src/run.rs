@@ -4,7 +4,7 @@
 
 use std::ffi::OsStr;
 
-use sarus_image::{Image, ImageError, Target};
+use sarus_image::{Image, ImageError, Stores, Target};
 use sarus_launch::{AccountNames, Device, Request};
 use sarus_oci::Reference;
 
@@ -55,25 +55,51 @@ fn warn_of_letters(request: &Request) {
 /// Finds the image that the command line names, and pulls it where `--pull` says so.
 fn find(args: &RunArgs, settings: &Settings) -> Result<ImageToRun, CliError> {
     let given = args.words.first().map_or(OsStr::new(""), |word| word.as_os_str());
-    match Target::find(given)? {
-        Target::File(file) => Ok(ImageToRun {
+    let text = given.to_string_lossy();
+    let stored = |name: &dyn ToString, image: Image| ImageToRun {
+        squashfs: image.squashfs,
+        offset: 0,
+        name: name.to_string(),
+        digest: Some(image.digest.to_string()),
+        execution: image.metadata.config,
+    };
+    match Target::find(given) {
+        Ok(Target::File(file)) => Ok(ImageToRun {
             name: file.path.to_string_lossy().into_owned(),
             squashfs: file.path,
             offset: file.offset,
             execution: file.execution,
             digest: None,
         }),
-        Target::Reference(reference) => {
-            let image = image_of(args, settings, &reference)?;
-            Ok(ImageToRun {
-                squashfs: image.squashfs,
-                offset: 0,
-                name: reference.to_string(),
-                digest: Some(image.digest.to_string()),
-                execution: image.metadata.config,
-            })
-        }
+        Ok(Target::Reference(reference)) => match by_id(args, settings, (&text, Some(&reference)))?
+        {
+            Some(image) => Ok(stored(&text, image)),
+            None => Ok(stored(&reference, image_of(args, settings, &reference)?)),
+        },
+        Err(error) => match by_id(args, settings, (&text, None))? {
+            Some(image) => Ok(stored(&text, image)),
+            None => Err(error.into()),
+        },
     }
+}
+
+/// The image whose id the text is, unless the store has one of that name or it is to be pulled.
+fn by_id(
+    args: &RunArgs,
+    settings: &Settings,
+    (text, reference): (&str, Option<&Reference>),
+) -> Result<Option<Image>, CliError> {
+    if !Stores::is_id(text) {
+        return Ok(None);
+    }
+    let stores = settings.stores(args.place.centralized_repository)?;
+    if let Some(reference) = reference
+        && (args.pull == Pull::Always
+            || stores.lookup(reference, &args.place.platform())?.is_some())
+    {
+        return Ok(None);
+    }
+    Ok(stores.by_id(text)?)
 }
 
 fn image_of(args: &RunArgs, settings: &Settings, reference: &Reference) -> Result<Image, CliError> {

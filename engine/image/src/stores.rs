@@ -9,6 +9,15 @@ use crate::load::names::without_server;
 /// Fewest digits of an image id that name an image.
 const ID_DIGITS_MIN: usize = 4;
 
+/// Before the digits of a digest.
+const DIGEST_PREFIX: &str = "sha256:";
+
+/// Digits of an id that lists show.
+const SHOWN_DIGITS: usize = 12;
+
+/// Digits of a whole SHA-256, which no repository may be called.
+const SHA256_DIGITS: usize = 64;
+
 /// Where images are looked up, in this order.
 #[derive(Debug, Clone)]
 pub struct Stores {
@@ -85,6 +94,28 @@ impl Stores {
         }
     }
 
+    /// Whether a text is an id as `sarus images` shows it, or a digest or the beginning of one that says so:
+    /// more digits than an image's name is likely to be made of.
+    pub fn is_id(given: &str) -> bool {
+        let digits_min =
+            if given.starts_with(DIGEST_PREFIX) { ID_DIGITS_MIN } else { SHOWN_DIGITS };
+        id_prefix(given).is_some_and(|digits| digits.len() >= digits_min)
+    }
+
+    /// The image of that id or digest, of which no registry needs to be asked.
+    ///
+    /// # Errors
+    ///
+    /// As [`Stores::find`]; [`ImageError::Missing`] only for what can be no repository's name.
+    pub fn by_id(&self, given: &str) -> Result<Option<Image>, ImageError> {
+        let is_digest = given.starts_with(DIGEST_PREFIX) || given.len() == SHA256_DIGITS;
+        match self.find_by_id(given)? {
+            Some(found) => Ok(Some(found.image)),
+            None if is_digest => Err(ImageError::Missing { given: given.to_owned() }),
+            None => Ok(None),
+        }
+    }
+
     fn find_by_id(&self, given: &str) -> Result<Option<Found<'_>>, ImageError> {
         let Some(prefix) = id_prefix(given) else { return Ok(None) };
         for store in &self.stores {
@@ -118,7 +149,7 @@ impl Stores {
 
 /// The digits of a text that may be the beginning of an id.
 fn id_prefix(given: &str) -> Option<&str> {
-    let digits = given.strip_prefix("sha256:").unwrap_or(given);
+    let digits = given.strip_prefix(DIGEST_PREFIX).unwrap_or(given);
     let is_hex = digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     (digits.len() >= ID_DIGITS_MIN && is_hex).then_some(digits)
 }

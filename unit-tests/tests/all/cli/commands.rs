@@ -662,6 +662,33 @@ fn a_run_pulls_the_missing_image_and_gives_way_to_the_shim() {
 }
 
 #[test]
+fn a_run_takes_an_id_as_lists_show_it() {
+    let registry = hello();
+    let (user, _place) = user_with_shim(&registry);
+    let name = registry.name("app:1");
+    let digest = user.output(&["pull", "--quiet", &name]).trim().to_owned();
+    let id = user.output(&["images", "-q"]).trim().to_owned();
+    registry.requests();
+    let part = digest.get(..14).unwrap();
+    for given in [id.as_str(), &digest, part, digest.strip_prefix("sha256:").unwrap()] {
+        for pull in ["--pull=missing", "--pull=never", "--pull=newer"] {
+            let json = request(&user.sarus(&["run", pull, given]));
+            assert_eq!(json["image"]["digest"], digest, "{given}");
+            assert_eq!(json["image"]["name"], given);
+        }
+    }
+    let missing = "0".repeat(64);
+    for given in [missing.as_str(), "sha256:0000"] {
+        let error = user.failure(&["run", given]);
+        assert!(error.starts_with(&format!("error: there is no image `{given}` in the store")));
+    }
+    assert_eq!(registry.requests(), [""; 0], "no registry knows ids");
+    // Too short for an id: the name of an image that a registry may have.
+    let error = user.failure(&["run", "--pull=never", digest.get(7..13).unwrap()]);
+    assert!(error.contains("docker.io/library/"), "{error}");
+}
+
+#[test]
 fn a_run_pulls_when_it_is_told_to() {
     let registry = hello();
     let (user, _place) = user_with_shim(&registry);
