@@ -184,7 +184,7 @@ impl PlaceArgs {
 #[derive(Debug, Args)]
 #[command(override_usage = "sarus run [OPTIONS] IMAGE [COMMAND [ARGUMENT...]]")]
 pub struct RunArgs {
-    /// Image (a reference, or the path of a squashfs or SIF file), command and its arguments; options
+    /// Image (a reference, an id, or the path of a squashfs or SIF file), command and its arguments; options
     /// end at the image
     #[arg(value_name = "IMAGE", required = true, num_args = 1.., trailing_var_arg = true)]
     pub words: Vec<OsString>,

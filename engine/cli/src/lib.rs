@@ -10,6 +10,7 @@ mod diff;
 pub mod error;
 pub mod explain;
 mod export;
+mod foreign;
 mod hooks;
 pub mod images;
 pub mod launch;
