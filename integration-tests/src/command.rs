@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -226,6 +227,11 @@ impl Output {
     /// The exit code; `None` after a signal.
     pub fn code(&self) -> Option<i32> {
         self.status.code()
+    }
+
+    /// The signal that ended it; `None` after an exit.
+    pub fn signal(&self) -> Option<i32> {
+        self.status.signal()
     }
 
     /// The standard output of a command that succeeded.

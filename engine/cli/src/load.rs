@@ -11,7 +11,7 @@ use sarus_oci::Reference;
 use crate::args::{LoadArgs, PlaceArgs, ReportFormat};
 use crate::error::CliError;
 use crate::progress::{Progress, Style};
-use crate::pull::pull_settings;
+use crate::pull::{abandon_when_interrupted, pull_settings};
 use crate::settings::Settings;
 use crate::usage::UsageError;
 use crate::{output, timing, to_stderr};
@@ -83,7 +83,9 @@ impl LoadJob<'_> {
             spool: sarus_sys::scratch::parent(spool),
         };
         let pull_settings = pull_settings(&settings)?;
+        let interrupt = abandon_when_interrupted(&store);
         let loaded = load_images(&request, input, &store, &pull_settings, &progress);
+        drop(interrupt);
         let loaded = loaded.inspect_err(|_| progress.abandon())?;
         for Loaded { image, names, up_to_date, timing } in loaded {
             let digest = &image.digest;

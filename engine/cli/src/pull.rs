@@ -10,6 +10,7 @@ use sarus_image::{
     squash,
 };
 use sarus_oci::{Platform, Reference};
+use sarus_sys::interrupt::Interrupt;
 
 use crate::args::{CredentialArgs, PullArgs, ReportFormat};
 use crate::error::CliError;
@@ -43,6 +44,7 @@ pub(crate) fn pull(args: &PullArgs) -> Result<(), CliError> {
     let login = login(&args.credentials, reference.registry())?;
     let style = if args.quiet { Style::Quiet } else { Style::of_stderr() };
     let job = PullJob { settings: &settings, store: &store, style, login };
+    let _interrupt = abandon_when_interrupted(&store);
     let pulled = job.pull(&reference, &args.place.platform())?;
     let digest = &pulled.image.digest;
     match args.timing {
@@ -122,7 +124,16 @@ pub(crate) fn for_run(
     platform: &Platform,
 ) -> Result<Image, CliError> {
     let job = PullJob { settings, store, style: Style::of_stderr(), login: None };
+    let _interrupt = abandon_when_interrupted(store);
     Ok(job.pull(reference, platform)?.image)
+}
+
+/// While it lives, a signal that ends the command takes what is unfinished out of the store first: whoever
+/// interrupts a pull may never come back, and others wait for its leases.
+pub(crate) fn abandon_when_interrupted(store: &Store) -> Option<Interrupt> {
+    let store = store.clone();
+    let interrupt = Interrupt::before_end(move || store.abandon());
+    interrupt.inspect_err(|error| log::debug!("signals end the command at once: {error}")).ok()
 }
 
 pub(crate) fn pull_settings(settings: &Settings) -> Result<PullSettings, CliError> {

@@ -160,6 +160,18 @@ impl<'a> Blobs<'a> {
         Ok(())
     }
 
+    /// Gives up the beginnings of a process that is about to end.
+    pub(crate) fn abandon(&self, is_mine: &dyn Fn(&str) -> bool) {
+        let directory = self.store.blobs_directory();
+        for name in list(&directory).unwrap_or_default() {
+            if let Some((blob, label)) = name.split_once(',')
+                && is_mine(label)
+            {
+                give_up(&directory.join(&name), &directory.join(blob));
+            }
+        }
+    }
+
     fn path(&self, digest: &Digest) -> PathBuf {
         self.store.blobs_directory().join(digest_name(digest))
     }

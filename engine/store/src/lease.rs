@@ -192,6 +192,20 @@ impl Store {
         Ok(false)
     }
 
+    /// Gives back the leases of a process that is about to end.
+    pub(crate) fn abandon_leases(&self, is_mine: &dyn Fn(&str) -> bool) {
+        let leases = self.leases_directory();
+        for lease in list(&leases).unwrap_or_default() {
+            let directory = leases.join(lease);
+            for name in list_if_directory(&directory).unwrap_or_default() {
+                if is_mine(&name) {
+                    discard(&directory.join(&name));
+                    vacate(&directory);
+                }
+            }
+        }
+    }
+
     /// Removes the leases of the dead.
     pub(crate) fn sweep_leases(&self, observer: &Owner) -> Result<(), StoreError> {
         let leases = self.leases_directory();

@@ -94,6 +94,21 @@ impl Store {
         self.blobs().release_left_behind(&me)
     }
 
+    /// Takes away what this process has not finished, for one that is about to end: temporaries and
+    /// leases. Beginnings of blobs are kept for who continues them.
+    pub fn abandon(&self) {
+        let me = Owner::current();
+        let is_mine = |label: &str| Owner::parse(label).as_ref() == Some(&me);
+        let directory = self.temporaries_directory();
+        for name in list(&directory).unwrap_or_default() {
+            if name.split_once(',').is_some_and(|(_, label)| is_mine(label)) {
+                discard(&directory.join(&name));
+            }
+        }
+        self.abandon_leases(&is_mine);
+        self.blobs().abandon(&is_mine);
+    }
+
     /// The temporaries whose writers are gone.
     pub(crate) fn left_behind(&self, me: &Owner) -> Result<Vec<PathBuf>, StoreError> {
         let directory = self.temporaries_directory();

@@ -6,6 +6,7 @@
 
 pub mod fuse;
 pub mod identity;
+pub mod interrupt;
 pub mod loop_device;
 pub mod mount;
 pub mod namespace;

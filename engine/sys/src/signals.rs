@@ -23,14 +23,27 @@ pub fn block_all() -> io::Result<SignalMask> {
 /// # Errors
 ///
 /// None in practice.
-#[expect(unsafe_code, reason = "the kernel's own mask, which is not the C library's type")]
 pub fn set_mask(mask: SignalMask) -> io::Result<SignalMask> {
+    change_mask(libc::SIG_SETMASK, mask)
+}
+
+/// Blocks some signals more and returns the mask there was.
+///
+/// # Errors
+///
+/// None in practice.
+pub fn block(signals: SignalMask) -> io::Result<SignalMask> {
+    change_mask(libc::SIG_BLOCK, signals)
+}
+
+#[expect(unsafe_code, reason = "the kernel's own mask, which is not the C library's type")]
+fn change_mask(how: libc::c_int, mask: SignalMask) -> io::Result<SignalMask> {
     let mut before = 0_u64;
     // SAFETY: both masks are eight bytes, as said in the last argument.
     let result = unsafe {
         libc::syscall(
             libc::SYS_rt_sigprocmask,
-            libc::SIG_SETMASK,
+            how,
             std::ptr::from_ref(&mask.0),
             std::ptr::from_mut(&mut before),
             size_of::<u64>(),
@@ -40,20 +53,30 @@ pub fn set_mask(mask: SignalMask) -> io::Result<SignalMask> {
 }
 
 /// The signals that this process ignores, without `SIGPIPE`, which Rust's runtime ignores: from
-/// `SigIgn` of `/proc/self/status`. `SIGCHLD` is no longer ignored afterwards, since a process that
-/// ignores it cannot wait for its children.
+/// `SigIgn` of `/proc/self/status`.
 ///
 /// # Errors
 ///
 /// The file cannot be read or has no such line.
-pub fn take_ignored() -> io::Result<SignalMask> {
+pub fn ignored() -> io::Result<SignalMask> {
     let mut status = String::new();
     std::fs::File::open("/proc/self/status")?.read_to_string(&mut status)?;
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
     let mask = mask.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
-    restore_default(libc::SIGCHLD);
     Ok(SignalMask(mask & !(1 << (libc::SIGPIPE - 1))))
+}
+
+/// [`ignored`]. `SIGCHLD` is no longer ignored afterwards, since a process that ignores it cannot wait
+/// for its children.
+///
+/// # Errors
+///
+/// As [`ignored`].
+pub fn take_ignored() -> io::Result<SignalMask> {
+    let ignored = ignored()?;
+    restore_default(libc::SIGCHLD);
+    Ok(ignored)
 }
 
 /// A signal that was pending.
@@ -75,16 +98,24 @@ impl SignalReader {
     /// # Errors
     ///
     /// `EMFILE` at the limit on descriptors.
-    #[expect(unsafe_code, reason = "signalfd(2)")]
     pub fn open() -> io::Result<Self> {
-        let all = u64::MAX;
+        Self::of(SignalMask(u64::MAX))
+    }
+
+    /// The same for some signals.
+    ///
+    /// # Errors
+    ///
+    /// As [`SignalReader::open`].
+    #[expect(unsafe_code, reason = "signalfd(2)")]
+    pub fn of(signals: SignalMask) -> io::Result<Self> {
         let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
         // SAFETY: the mask is eight bytes, as said in the third argument.
         let descriptor = unsafe {
             libc::syscall(
                 libc::SYS_signalfd4,
                 -1,
-                std::ptr::from_ref(&all),
+                std::ptr::from_ref(&signals.0),
                 size_of::<u64>(),
                 flags,
             )

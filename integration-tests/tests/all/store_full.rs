@@ -66,7 +66,7 @@ fn a_failed_pull_leaves_nothing_on_a_file_system_that_keeps_open_files() {
          umount \"$STORE\"",
     );
     assert_said(&output, &["No space left on device", "status 125", "1 listed, 0 left"]);
-    assert_said(&output, &["Deleted: sha256:", "leftover   removed,", "0 in the end"]);
+    assert_said(&output, &["Deleted: sha256:", "leftover", "removed,", "0 in the end"]);
 }
 
 /// Of the file systems with quotas btrfs needs no tools but its own.

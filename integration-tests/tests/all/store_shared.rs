@@ -119,6 +119,34 @@ fn who_waits_says_for_whom_and_takes_over_when_that_one_is_killed() {
 }
 
 #[test]
+fn an_interrupted_pull_leaves_what_can_be_continued_and_no_more() {
+    let image = image(&[1, 2]);
+    let digests = image.layer_digests();
+    let session = Session::new(Who::User);
+    let store = session.home().join(".local/share/sarus");
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+        let (registry, held) = FakeRegistry::holding(image.clone(), &digests[1]);
+        session.trust(&[registry.host()]);
+        let reference = format!("{}/app:1", registry.host());
+        let pull = session.sarus(["pull", "--quiet", &reference]).start();
+        held.wait_until_asked();
+        pull.signal(signal);
+        let output = pull.finish();
+        assert_eq!(output.signal(), Some(signal.as_raw()), "{output}");
+        drop(held);
+        let listed = |name: &str| names(&store.join(name));
+        assert_eq!((listed("tmp"), listed("leases")), (vec![], vec![]), "{output}");
+        assert!(listed("blobs").iter().all(|name| !name.contains(',')), "{:?}", listed("blobs"));
+    }
+    assert_eq!(names(&store.join("names")), [""; 0]);
+}
+
+fn names(directory: &std::path::Path) -> Vec<String> {
+    let Ok(entries) = fs_err::read_dir(directory) else { return Vec::new() };
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+#[test]
 fn who_waited_for_another_that_succeeds_says_so() {
     let image = image(&[1]);
     let digest = image.layer_digests().remove(0);
