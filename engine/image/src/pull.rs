@@ -237,8 +237,8 @@ impl<S: Source + ?Sized> Job<'_, S> {
                 let reader = Box::new(fetch.reader(number));
                 Ok::<_, io::Error>(sarus_squash::Layer { name, reader })
             });
-            let progress = |progress| {
-                pending.advance();
+            let progress = |progress: sarus_squash::Progress| {
+                pending.advance(progress.total);
                 self.observer.converted(progress);
             };
             let converted = sarus_squash::convert(readers, output, squash, &progress);

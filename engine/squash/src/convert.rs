@@ -50,6 +50,8 @@ pub struct Progress {
     pub entries: u64,
     /// Bytes of its tar stream taken.
     pub bytes: u64,
+    /// Those of all layers so far.
+    pub total: u64,
 }
 
 /// What a conversion made.

@@ -67,11 +67,11 @@ impl Pending<'_> {
         &self.file
     }
 
-    /// To be called while the squashfs file is written, as often as is convenient: from time to
-    /// time the disk is made to write what is there, so that [`Pending::commit`] has little to wait
-    /// for. Does not wait itself.
-    pub fn advance(&self) {
-        self.writeback.advance(&self.file);
+    /// To be called while the squashfs file is written, as often as is convenient, with the bytes of
+    /// content that have gone into it so far: from time to time the disk is made to write what is there,
+    /// so that [`Pending::commit`] has little to wait for. Does not wait itself.
+    pub fn advance(&self, content: u64) {
+        self.writeback.advance(&self.file, content);
     }
 
     /// Makes the image part of the store. Where it is there already, that one is kept: it has

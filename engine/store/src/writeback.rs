@@ -7,15 +7,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 
-/// Bytes by which a file grows before the disk is asked again: few requests, and little is left
-/// for the end.
-const STEP: u64 = 64 << 20;
+/// Bytes of content that go into a file before the disk is asked again: few requests, and little is
+/// left for the end. Content and not the file's length, which NFS does not tell before it has
+/// written back what it has.
+const STEP: u64 = 128 << 20;
 
 /// Asks for the write-back of a file that grows, in a thread of its own, which starts with the first
 /// [`STEP`].
 #[derive(Debug, Default)]
 pub(crate) struct Writeback {
-    /// Bytes of the file when it was last asked for.
+    /// Bytes of content when it was last asked for.
     asked: AtomicU64,
     worker: OnceLock<Option<Worker>>,
 }
@@ -27,14 +28,14 @@ struct Worker {
 }
 
 impl Writeback {
-    /// Looks at the length of `file`, and asks for its write-back when it has grown enough. Never waits
-    /// for the disk. Without a thread nothing is asked for, and all is written at the end.
-    pub(crate) fn advance(&self, file: &File) {
-        let Ok(length) = file.metadata().map(|metadata| metadata.len()) else { return };
-        if length < self.asked.load(Ordering::Relaxed).saturating_add(STEP) {
+    /// Asks for the write-back of `file` when enough more of the content has gone into it, of which
+    /// `content` bytes have now. Never waits for the disk. Without a thread nothing is asked for, and
+    /// all is written at the end.
+    pub(crate) fn advance(&self, file: &File, content: u64) {
+        if content < self.asked.load(Ordering::Relaxed).saturating_add(STEP) {
             return;
         }
-        self.asked.store(length, Ordering::Relaxed);
+        self.asked.store(content, Ordering::Relaxed);
         if let Some(worker) = self.worker.get_or_init(|| Worker::start(file)) {
             // One that waits already covers what was written meanwhile.
             let _busy = worker.requests.try_send(());

@@ -94,7 +94,7 @@ fn a_quota_that_is_exceeded_is_named_and_the_images_that_are_there_stay() {
 #[test]
 fn a_disk_that_fails_while_the_image_is_still_written_is_named() {
     let output = script(
-        "mkdir \"$HOME/root\"; head -c 70M /dev/urandom > \"$HOME/root/data\"
+        "mkdir \"$HOME/root\"; head -c 140M /dev/urandom > \"$HOME/root/data\"
          tar -C \"$HOME/root\" -cf \"$HOME/root.tar\" .
          sarus pull --quiet \"$SMALL\"
          fails strace -f -qq -o \"$HOME/calls\" -e trace=fdatasync -e inject=fdatasync:error=EIO \\

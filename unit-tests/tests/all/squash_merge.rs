@@ -852,8 +852,8 @@ fn progress_counts_to_the_end_of_each_layer() {
     let seen = seen.into_inner().unwrap();
     let last = |layer| *seen.iter().rfind(|progress| progress.layer == layer).unwrap();
     let bytes = big.len().try_into().unwrap();
-    assert_eq!(last(0), Progress { layer: 0, entries: 2, bytes });
-    assert_eq!(last(1), Progress { layer: 1, entries: 1, bytes: 1536 });
+    assert_eq!(last(0), Progress { layer: 0, entries: 2, bytes, total: bytes });
+    assert_eq!(last(1), Progress { layer: 1, entries: 1, bytes: 1536, total: bytes + 1536 });
     assert!(seen.len() > 10, "a large layer is reported in between: {}", seen.len());
 }
 

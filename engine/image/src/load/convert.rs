@@ -146,8 +146,8 @@ impl Job<'_> {
             pending.file().try_clone().map_err(|source| ImageError::Duplicate { source })?;
         let mut squash = self.settings.squash;
         squash.time = self.settings.time.unwrap_or(time);
-        let progress = |progress| {
-            pending.advance();
+        let progress = |progress: sarus_squash::Progress| {
+            pending.advance(progress.total);
             self.observer.converted(progress);
         };
         sarus_squash::convert(layers, output, &squash, &progress)

@@ -42,6 +42,8 @@ pub(super) struct Stream<'a> {
     /// Layers begun.
     layers: usize,
     bytes: u64,
+    /// Bytes of all layers.
+    total: u64,
     /// Entries merged, for reports.
     pub(super) merged: u64,
 }
@@ -117,6 +119,7 @@ impl<'a> Stream<'a> {
             progress,
             layers: 0,
             bytes: 0,
+            total: 0,
             merged: 0,
         }
     }
@@ -147,7 +150,8 @@ impl<'a> Stream<'a> {
 
     pub(super) fn report(&self) {
         let layer = self.layers.saturating_sub(1);
-        (self.progress)(Progress { layer, entries: self.merged, bytes: self.bytes });
+        let (bytes, total) = (self.bytes, self.total);
+        (self.progress)(Progress { layer, entries: self.merged, bytes, total });
     }
 
     fn next_chunk(&mut self) -> io::Result<()> {
@@ -162,6 +166,7 @@ impl<'a> Stream<'a> {
         match self.messages.recv() {
             Ok(Message::Chunk(chunk)) => {
                 self.bytes += chunk.length as u64;
+                self.total += chunk.length as u64;
                 self.current = Some(chunk);
                 self.report();
             }
