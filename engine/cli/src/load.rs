@@ -67,6 +67,7 @@ impl LoadJob<'_> {
         let settings = Settings::load()?;
         let store = settings.store(self.place.centralized_repository)?;
         let input = self.input()?;
+        let interrupt = abandon_when_interrupted(&store);
         let style = if self.quiet { Style::Quiet } else { Style::of_stderr() };
         let label = match &self.location.place {
             Place::Input => "standard input".to_owned(),
@@ -83,7 +84,6 @@ impl LoadJob<'_> {
             spool: sarus_sys::scratch::parent(spool),
         };
         let pull_settings = pull_settings(&settings)?;
-        let interrupt = abandon_when_interrupted(&store);
         let loaded = load_images(&request, input, &store, &pull_settings, &progress);
         drop(interrupt);
         let loaded = loaded.inspect_err(|_| progress.abandon())?;

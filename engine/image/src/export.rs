@@ -35,6 +35,11 @@ pub fn export(image: &Image, file: &Path, replace: bool) -> Result<(), ImageErro
         let source = io::Error::from(io::ErrorKind::IsADirectory);
         return Err(ImageError::Export { path: file.to_owned(), source });
     }
+    // `/dev/null` is not to become a file.
+    if file.metadata().is_ok_and(|found| !found.is_file()) {
+        let source = io::Error::other("it is no regular file");
+        return Err(ImageError::Export { path: file.to_owned(), source });
+    }
     if existing.is_ok() && !replace {
         return Err(ImageError::ExportExists { path: file.to_owned() });
     }

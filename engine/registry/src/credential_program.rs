@@ -2,13 +2,16 @@
 //!
 //! Protocol: `get` as argument, the registry on stdin, JSON on stdout, exit status 0.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::process::{Command, Output, Stdio};
 
 use serde::Deserialize;
 
 use crate::credentials_file::DOCKER_KEY;
 use crate::{ConfigError, Credentials, Environment};
+
+/// Longest answer that is read, in bytes: as of a token server.
+const ANSWER_BYTES_MAX: u64 = 1 << 20;
 
 /// What a helper said.
 pub(crate) enum Answer {
@@ -80,5 +83,10 @@ fn ask(path: &std::path::Path, environment: &Environment, key: &str) -> std::io:
         // It may answer without reading; what it says decides.
         log::debug!("credential helper took no input: {error}");
     }
-    child.wait_with_output()
+    // Read up to a bound: who says more has it cut, and is told by the closed pipe.
+    let mut stdout = Vec::new();
+    if let Some(out) = child.stdout.take() {
+        out.take(ANSWER_BYTES_MAX).read_to_end(&mut stdout)?;
+    }
+    Ok(Output { status: child.wait()?, stdout, stderr: Vec::new() })
 }

@@ -27,7 +27,25 @@ pub(crate) fn of(environment: &Environment, url: &Url) -> Result<Option<Proxy>, 
     let excepted = ["NO_PROXY", "no_proxy"].iter().find_map(|name| environment.var(name)?.to_str());
     let proxy =
         Proxy::all(address).map_err(|_may_hold_a_password| ConfigError::Proxy { variable })?;
-    Ok(Some(proxy.no_proxy(excepted.and_then(NoProxy::from_string))))
+    let excepted = excepted.map(|list| for_port(list, url.port_or_known_default()));
+    Ok(Some(proxy.no_proxy(excepted.as_deref().and_then(NoProxy::from_string))))
+}
+
+/// The exceptions that hold for a port, without the port, and `*.domain` as `.domain`: both are what Go's
+/// programs understand.
+fn for_port(list: &str, port: Option<u16>) -> String {
+    let plain = |entry: &str| -> Option<String> {
+        let entry = entry.trim();
+        let entry = entry.strip_prefix('*').filter(|rest| rest.starts_with('.')).unwrap_or(entry);
+        // An IPv6 address has more than one colon, and its port is after a bracket.
+        let (host, given) = match entry.rsplit_once(':') {
+            Some((host, given)) if !host.contains(':') || host.ends_with(']') => (host, given),
+            _ => return Some(entry.to_owned()),
+        };
+        let holds = given.parse().ok() == port;
+        holds.then(|| host.trim_matches(['[', ']']).to_owned())
+    };
+    list.split(',').filter_map(plain).collect::<Vec<_>>().join(",")
 }
 
 fn is_loopback(url: &Url) -> bool {
@@ -57,6 +75,17 @@ mod tests {
             let environment = Environment::new(variables.clone(), "/nonexistent");
             let found = of(&environment, &Url::parse(url).unwrap()).unwrap();
             assert_eq!(found.is_some(), want, "given {variables:?} and {url}");
+        }
+    }
+
+    #[test]
+    fn exceptions_are_understood_as_by_programs_in_go() {
+        for (list, port, want) in [
+            ("a.org, .b.org,*.c.org", 443, "a.org,.b.org,.c.org"),
+            ("a.org:5000,b.org:443", 443, "b.org"),
+            ("10.0.0.0/8,fd00::1,[fd00::2]:443,*", 443, "10.0.0.0/8,fd00::1,fd00::2,*"),
+        ] {
+            assert_eq!(for_port(list, Some(port)), want, "{list}");
         }
     }
 

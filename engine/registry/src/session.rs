@@ -180,8 +180,10 @@ impl Session {
             failure::content_type(answer.response.headers()).unwrap_or("no type").to_owned();
         let bytes = crate::resolve::read_bounded(answer, "a token", TOKEN_MAX).map_err(failed)?;
         let body: Option<Body> = serde_json::from_slice(&bytes).ok();
-        let token = body.and_then(|body| body.token.or(body.access_token));
-        let header = token.filter(|token| !token.is_empty()).and_then(|token| {
+        // Servers in Go write the field that they do not use as an empty text.
+        let given = |token: Option<String>| token.filter(|token| !token.is_empty());
+        let token = body.and_then(|body| given(body.token).or(given(body.access_token)));
+        let header = token.and_then(|token| {
             let mut header = HeaderValue::from_str(&format!("Bearer {token}")).ok()?;
             header.set_sensitive(true);
             Some(header)

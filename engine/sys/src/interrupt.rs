@@ -23,8 +23,9 @@ pub struct Interrupt {
 }
 
 impl Interrupt {
-    /// Has `act` called by a thread of its own, once, before the signal takes its effect. Threads that
-    /// are started from now on leave these signals to it; those that were there must block them.
+    /// Has `act` called by a thread of its own, once, before the signal takes its effect; another signal
+    /// then does not wait. Threads that are started from now on leave these signals to it; those that
+    /// were there must block them.
     ///
     /// # Errors
     ///
@@ -59,8 +60,10 @@ fn watch(reader: &SignalReader, end: &OwnedFd, before: SignalMask, act: impl FnO
         let mut wanted = [PollFd::new(reader, PollFlags::IN), PollFd::new(end, PollFlags::IN)];
         let _interrupted_or_not = poll(&mut wanted, None);
         if let Ok(Some(signal)) = reader.next() {
+            // The next one has its effect at once, for who cannot wait for `act`.
+            let _cannot_fail = set_mask(before);
             act();
-            return end_by(signal.number, before);
+            return end_by(signal.number);
         }
         if !wanted[1].revents().is_empty() {
             return;
@@ -69,8 +72,7 @@ fn watch(reader: &SignalReader, end: &OwnedFd, before: SignalMask, act: impl FnO
 }
 
 /// The signal's own effect: whoever waits for the process sees it.
-fn end_by(number: i32, before: SignalMask) {
-    let _cannot_fail = set_mask(before);
+fn end_by(number: i32) {
     if let Some(signal) = Signal::from_named_raw(number) {
         let _ends_here = rustix::process::kill_process(rustix::process::getpid(), signal);
     }
@@ -106,6 +108,22 @@ mod tests {
         for signal in ENDING {
             assert_eq!(end_of(signal, || ()), (Ended::Signaled(signal.as_raw()), true));
         }
+    }
+
+    #[test]
+    fn a_second_signal_does_not_wait() {
+        let Fork::Parent(child) = fork().unwrap() else {
+            let pid = rustix::process::getpid();
+            let again = move || {
+                rustix::process::kill_process(pid, Signal::TERM).unwrap();
+                exit_at_once(3);
+            };
+            let guard = Interrupt::before_end(again);
+            rustix::process::kill_process(pid, Signal::INT).unwrap();
+            drop(guard);
+            exit_at_once(4)
+        };
+        assert_eq!(child.wait().unwrap(), Ended::Signaled(libc::SIGTERM));
     }
 
     #[test]

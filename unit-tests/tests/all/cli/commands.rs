@@ -662,6 +662,21 @@ fn a_run_pulls_the_missing_image_and_gives_way_to_the_shim() {
 }
 
 #[test]
+fn an_export_replaces_no_device() {
+    let registry = hello();
+    let (user, _place) = user_with_shim(&registry);
+    let name = registry.name("app:1");
+    user.output(&["pull", "--quiet", &name]);
+    user.put("file", "old");
+    let link = user.path("link");
+    std::os::unix::fs::symlink("/dev/null", &link).unwrap();
+    let error = user.failure(&["export", "--force", &name, link.to_str().unwrap()]);
+    assert!(error.contains("it is no regular file"), "{error}");
+    assert!(link.is_symlink());
+    user.output(&["export", "--force", &name, "file"]);
+}
+
+#[test]
 fn a_run_takes_an_id_as_lists_show_it() {
     let registry = hello();
     let (user, _place) = user_with_shim(&registry);
