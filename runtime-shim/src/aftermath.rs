@@ -1,5 +1,6 @@
 //! What is done when a container has ended, however it ended: nothing is left behind.
 
+use std::io::ErrorKind;
 use std::os::fd::AsFd;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -26,6 +27,8 @@ pub(crate) struct Aftermath {
     pub(crate) membership: Option<Membership>,
     /// Directories on disk.
     pub(crate) scratch: Vec<Scratch>,
+    /// Children that others made, each with its start: they are left alone.
+    pub(crate) spared: Vec<(Pid, Option<u64>)>,
 }
 
 impl Aftermath {
@@ -33,7 +36,11 @@ impl Aftermath {
     /// other runs, and, when nobody uses the image any more, waits until its server is gone.
     pub(crate) fn clean_up(self, hooks: &[Hook]) {
         let server = self.server.and_then(|server| Pid::from_raw(server.pid));
-        end_children(&[server, self.janitor.as_ref().map(Janitor::pid)]);
+        let is_alive =
+            |(pid, started): &(Pid, Option<u64>)| process::start_time(pid.as_raw_pid()) == *started;
+        let others = self.spared.into_iter().filter(is_alive).map(|(pid, _)| pid);
+        let janitor = self.janitor.as_ref().map(Janitor::pid);
+        end_children(server.into_iter().chain(janitor).chain(others).collect());
         if let Some(janitor) = self.janitor {
             janitor.finish(hooks);
         }
@@ -54,17 +61,19 @@ impl Aftermath {
 }
 
 /// Kills every process that the container left, until none is; each that dies may leave its own
-/// children to us.
-fn end_children(spared: &[Option<Pid>]) {
+/// children to us. One that may not be killed is another user's, and left.
+fn end_children(mut spared: Vec<Pid>) {
     loop {
         let Ok(children) = process::children() else { return };
-        let left: Vec<Pid> =
-            children.into_iter().filter(|pid| !spared.contains(&Some(*pid))).collect();
+        let left: Vec<Pid> = children.into_iter().filter(|pid| !spared.contains(pid)).collect();
         if left.is_empty() {
             return;
         }
         for pid in left {
-            let _gone_already = process::kill(pid);
+            if process::kill(pid).is_err_and(|error| error.kind() == ErrorKind::PermissionDenied) {
+                spared.push(pid);
+                continue;
+            }
             let options = rustix::process::WaitOptions::empty();
             let _reaped = rustix::process::waitpid(Some(pid), options);
         }

@@ -5,10 +5,11 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::RawFd;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, setrlimit};
 use sarus_entry::LIMITS_COUNT;
 use sarus_launch::REQUEST_SIZE_MAX;
 use sarus_sys::identity::Person;
+use sarus_sys::process;
 use sarus_sys::signals::{self, SignalMask};
 
 use crate::error::{ShimError, cannot};
@@ -34,6 +35,9 @@ pub(crate) struct Caller {
     pub(crate) affinity: Vec<u8>,
     /// Soft and hard limit by resource number.
     pub(crate) limits: [(u64, u64); LIMITS_COUNT],
+    /// Processes that are this one's children though the caller made them, each with its start: a shell's,
+    /// in whose place this program was executed.
+    pub(crate) children: Vec<(Pid, Option<u64>)>,
     setuid: bool,
     request: RawFd,
 }
@@ -60,6 +64,7 @@ impl Caller {
             umask: umask.as_raw_mode(),
             affinity: sarus_sys::process::affinity().map_err(cannot("read the CPU mask"))?,
             limits,
+            children: children(),
             setuid: rustix::process::geteuid() != rustix::process::getuid(),
             request,
         })
@@ -73,6 +78,18 @@ impl Caller {
     /// Whether this program is installed setuid root and the caller is somebody else.
     pub(crate) fn is_setuid(&self) -> bool {
         self.setuid
+    }
+
+    /// Lowers the limits that root raised to what the caller's programs may have, before root's privilege
+    /// is given up: `setrlimit(2)`.
+    pub(crate) fn restore_limits(&self) -> std::io::Result<()> {
+        for (resource, (_, hard)) in RESOURCES.into_iter().zip(self.limits) {
+            if RAISED.contains(&resource) {
+                let hard = Some(hard).filter(|hard| *hard != u64::MAX);
+                setrlimit(resource, Rlimit { current: hard, maximum: hard })?;
+            }
+        }
+        Ok(())
     }
 
     /// Reads the request. To be called once: the descriptor is closed.
@@ -112,6 +129,11 @@ fn inherited() -> std::io::Result<BTreeSet<RawFd>> {
     Ok(numbers)
 }
 
+fn children() -> Vec<(Pid, Option<u64>)> {
+    let children = process::children().unwrap_or_default();
+    children.into_iter().map(|pid| (pid, process::start_time(pid.as_raw_pid()))).collect()
+}
+
 fn groups() -> std::io::Result<Vec<u32>> {
     Ok(rustix::process::getgroups()?.into_iter().map(rustix::fs::Gid::as_raw).collect())
 }
@@ -136,13 +158,16 @@ const RESOURCES: [Resource; LIMITS_COUNT] = [
     Resource::Rttime,
 ];
 
+/// What [`raise_limits`] raises.
+const RAISED: [Resource; 5] =
+    [Resource::Fsize, Resource::Data, Resource::As, Resource::Cpu, Resource::Nofile];
+
 /// Raises what the caller limited and this program needs: as far as it goes, and for the time
-/// until `sarus-entry` puts the caller's limits back.
+/// until `sarus-entry` puts the caller's limits back, or [`Caller::restore_limits`].
 fn raise_limits() {
     const DESCRIPTORS: u64 = 4096;
     let is_root = rustix::process::geteuid().is_root();
-    for resource in [Resource::Fsize, Resource::Data, Resource::As, Resource::Cpu, Resource::Nofile]
-    {
+    for resource in RAISED {
         let hard = getrlimit(resource).maximum;
         let most = match (is_root, resource) {
             (false, _) => hard,

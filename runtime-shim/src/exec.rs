@@ -76,6 +76,7 @@ pub(crate) fn run(caller: &Caller, request: &ExecRequest) -> Result<i32, ShimErr
             let charge = Charge::Program(&program);
             let mut supervisor =
                 Supervisor::new(charge, (signals, ours, forwarder), child.as_raw_pid());
+            supervisor.spare(&caller.children);
             let result = supervisor.watch();
             supervisor.clean_up();
             result

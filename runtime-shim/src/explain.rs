@@ -11,6 +11,7 @@ use std::path::Path;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::process::Pid;
 use sarus_config::hooks::{Decision, Hook, Stage};
 use sarus_config::{Runtime as Choice, SeccompProfile};
 use sarus_launch::{Origin, Request, Variables};
@@ -71,15 +72,17 @@ pub(crate) fn run(caller: &Caller, request: &Request) -> Result<Vec<u8>, ShimErr
                 return Err(ShimError::Said { code });
             }
             let text = hooks::read_from_start(&mut answer).map_err(&failed)?;
-            wait_for_orphans();
+            wait_for_orphans(caller);
             Ok(text)
         }
     }
 }
 
 /// The FUSE server ends when the last mount namespace with its mount has ended.
-fn wait_for_orphans() {
-    for pid in sarus_sys::process::children().unwrap_or_default() {
+fn wait_for_orphans(caller: &Caller) {
+    let is_callers = |pid: &Pid| caller.children.iter().any(|(child, _)| child == pid);
+    let children = sarus_sys::process::children().unwrap_or_default();
+    for pid in children.into_iter().filter(|pid| !is_callers(pid)) {
         let Ok(process) = PidFd::open(pid) else { continue };
         let mut waited = [PollFd::from_borrowed_fd(process.as_fd(), PollFlags::IN)];
         let limit = Timespec { tv_sec: PATIENCE, tv_nsec: 0 };

@@ -41,8 +41,11 @@ pub(crate) fn choose(
     } else if image.is_some_and(|image| image.offset() != 0) {
         // Where in the file is the user's word, so nobody vouched for what the kernel would read.
         Some("the image is a part of another file (SIF)".to_owned())
-    } else if caller.is_setuid() && request.writable_dir.is_some() {
-        Some("the writable layer is to be in a directory of the user's".to_owned())
+    } else if caller.is_setuid()
+        && (request.writable_dir.is_some() || config.writable.directory.is_some())
+    {
+        // What root made there the user could not remove, and others could put links in its way.
+        Some("the writable layer is to be on disk".to_owned())
     } else if let Some(image) = image {
         policy::refusal(config, caller, image)
     } else {

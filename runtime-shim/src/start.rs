@@ -60,6 +60,7 @@ pub(crate) fn run(caller: &Caller, request: &Request) -> Result<i32, ShimError> 
             let mut supervisor =
                 Supervisor::new(Charge::Container(&plan), (signals, ours, forwarder), builder);
             supervisor.set_janitor(janitor);
+            supervisor.spare(&caller.children);
             let result = supervisor.watch();
             supervisor.clean_up();
             if let Some((names, place)) = name {
@@ -72,7 +73,9 @@ pub(crate) fn run(caller: &Caller, request: &Request) -> Result<i32, ShimError> 
 
 /// The supervisor needs none: it waits and signals, which the user may do too.
 pub(crate) fn give_up_privileges(caller: &Caller) -> Result<(), ShimError> {
-    become_person(caller.person())
+    caller
+        .restore_limits()
+        .and_then(|()| become_person(caller.person()))
         .and_then(|()| show_to_person())
         .map_err(|source| ShimError::Privileges { source })
 }

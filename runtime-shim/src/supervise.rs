@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::Pid;
 use sarus_config::hooks::{Hook, Stage};
 use sarus_sys::process::{self, Ended, PidFd};
 use sarus_sys::signals::{Received, SignalReader, stop_self};
@@ -102,6 +103,11 @@ impl<'a> Supervisor<'a> {
             after,
             sweep: false,
         }
+    }
+
+    /// Leaves these children alone: the caller made them, each with its start.
+    pub(crate) fn spare(&mut self, children: &[(Pid, Option<u64>)]) {
+        self.after.spared = children.to_vec();
     }
 
     /// Has the hooks at the end run by that process.

@@ -11,6 +11,7 @@ in_every_mode!(
     the_user_is_themselves_and_owns_the_image,
     masks_and_limits_are_those_outside,
     a_process_is_the_same_inside_and_outside,
+    what_the_shell_started_is_left_alone,
 );
 
 fn exit_statuses_are_those_of_the_command_and_of_docker(who: Who, runtime: Runtime) {
@@ -77,6 +78,20 @@ fn a_process_is_the_same_inside_and_outside(who: Who, runtime: Runtime) {
         let differ: Vec<_> = inside.zip(outside).filter(|(one, other)| one != other).collect();
         assert!(differ.is_empty(), "after {before}: {differ:?}");
     }
+}
+
+/// A shell makes its process substitutions in the process that then becomes `sarus`.
+fn what_the_shell_started_is_left_alone(who: Who, runtime: Runtime) {
+    let ground = Ground::new(who, runtime);
+    let script = "\"$@\" > >(sleep 0.3; wc -l > lines)
+        for look in $(seq 200); do [ -s lines ] && break; sleep 0.05; done; cat lines";
+    let words = ["bash", "-c", script, "bash"];
+    let output = ground.run(&["seq", "1", "3000"]).under(words).run();
+    assert_eq!(output.ok(), "3000\n", "{output}");
+    let script = "sleep 5 & child=$!; \"$@\" & wait $!; kill -0 $child && echo lives; kill $child
+        (sleep 5 & echo $! > child; exec \"$@\"); kill $(cat child) && echo lives";
+    let output = ground.run(&["true"]).under(["bash", "-c", script, "bash"]).run();
+    assert_eq!(output.ok(), "lives\nlives\n", "{output}");
 }
 
 #[test]

@@ -184,6 +184,34 @@ fn the_kernel_mounts_what_policy_admits_and_nothing_else() {
     assert!(!is_privileged(&output), "a directory of the user's: {output}");
 }
 
+#[test]
+fn a_writable_layer_on_disk_leaves_nothing_of_roots() {
+    let mut site = Site::new();
+    site.config =
+        r#"{"centralizedRepositoryDir": "/srv/store", "writable": {"directory": "/srv/layers"}}"#;
+    site.prepare = "mkdir -m 1777 /srv/layers";
+    let script = "sarus --verbose run $0 sh -c 'echo x > /x; cat /x'; ls -A /srv/layers";
+    let output = site.user(&["bash", "-c", script, IMAGE]).run();
+    assert_eq!(output.ok(), "x\n", "{output}");
+    assert!(!is_privileged(&output), "{output}");
+}
+
+/// Root with `CAP_SYS_RESOURCE` raises hard limits; what the user names must not get those.
+#[test]
+fn a_runtime_of_the_users_has_the_users_limits() {
+    let site = Site::new();
+    let script = site.ground.session.write(
+        "runtime",
+        "#!/bin/sh\necho limits: $(ulimit -Ht) $(ulimit -Hf) $(ulimit -Hn) >&2; exit 1\n",
+    );
+    fs_err::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let limited = "ulimit -t 20 -f 100000 -n 500; sarus run --runtime $1 $0 true";
+    let words = ["bash", "-c", limited, &site.image, script.to_str().unwrap()];
+    let output = site.user(&words).run();
+    assert!(output.failed(125).contains("limits: 20 "), "{output}");
+    assert!(output.stderr.contains(" 500\n"), "{output}");
+}
+
 /// Covers a directory of the user's with a FUSE file system of theirs that root cannot enter: a store
 /// or data behind sshfs, gocryptfs and the like. `$OWN` is the directory.
 const NOT_FOR_ROOT: &str = r#"OWN=$5/$OWN
