@@ -1,6 +1,5 @@
 //! What is done when a container has ended, however it ended: nothing is left behind.
 
-use std::io::ErrorKind;
 use std::os::fd::AsFd;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -40,7 +39,7 @@ impl Aftermath {
             |(pid, started): &(Pid, Option<u64>)| process::start_time(pid.as_raw_pid()) == *started;
         let others = self.spared.into_iter().filter(is_alive).map(|(pid, _)| pid);
         let janitor = self.janitor.as_ref().map(Janitor::pid);
-        end_children(server.into_iter().chain(janitor).chain(others).collect());
+        end_children(&server.into_iter().chain(janitor).chain(others).collect::<Vec<_>>());
         if let Some(janitor) = self.janitor {
             janitor.finish(hooks);
         }
@@ -61,8 +60,8 @@ impl Aftermath {
 }
 
 /// Kills every process that the container left, until none is; each that dies may leave its own
-/// children to us. One that may not be killed is another user's, and left.
-fn end_children(mut spared: Vec<Pid>) {
+/// children to us.
+fn end_children(spared: &[Pid]) {
     loop {
         let Ok(children) = process::children() else { return };
         let left: Vec<Pid> = children.into_iter().filter(|pid| !spared.contains(pid)).collect();
@@ -70,10 +69,8 @@ fn end_children(mut spared: Vec<Pid>) {
             return;
         }
         for pid in left {
-            if process::kill(pid).is_err_and(|error| error.kind() == ErrorKind::PermissionDenied) {
-                spared.push(pid);
-                continue;
-            }
+            // One of root's, which a setuid program made, is on its way out and waited for.
+            let _gone_already = process::kill(pid);
             let options = rustix::process::WaitOptions::empty();
             let _reaped = rustix::process::waitpid(Some(pid), options);
         }
