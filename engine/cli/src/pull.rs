@@ -50,7 +50,7 @@ pub(crate) fn pull(args: &PullArgs) -> Result<(), CliError> {
     match args.timing {
         Some(ReportFormat::Json) => {
             let image = (digest, pulled.up_to_date);
-            return output::json(&timing::json(Some(&reference), image, &pulled.timing));
+            return output::json(&timing::json(Some(&pulled.found_as), image, &pulled.timing));
         }
         Some(ReportFormat::Text) => to_stderr(&timing::text(&pulled.timing)),
         None => {}
@@ -58,7 +58,7 @@ pub(crate) fn pull(args: &PullArgs) -> Result<(), CliError> {
     if args.quiet {
         output::text(&format!("{digest}\n"))
     } else {
-        output::text(&format!("{reference}  {digest}\n"))
+        output::text(&format!("{}  {digest}\n", pulled.found_as))
     }
 }
 

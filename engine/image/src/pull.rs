@@ -65,7 +65,7 @@ pub struct Pulled {
 }
 
 /// Makes sure that `store` has the image that `reference` means on `platform` now, and that the
-/// reference is a name of it. The signature policy decides first, also about an image that is
+/// full name under which it was found is a name of it; a short reference means that name from now on. The signature policy decides first, also about an image that is
 /// in the store already: the name is what makes it one to run. Its decision is kept with the name.
 ///
 /// # Errors
@@ -87,15 +87,17 @@ pub fn pull<S: Source + ?Sized>(
     let mut phases = vec![watch.stop("resolve", None)];
     let admission = admit(source, &resolved, &settings.policy)?;
     let record = Reason::new(&admission);
-    let tag =
-        |image: &Image| store.tag_admitted((reference, platform), &image.digest, record.clone());
+    let found_as = &resolved.reference;
+    let tag = |image: &Image| {
+        store.tag_admitted((found_as, platform), &image.digest, record.clone())?;
+        store.remember_short((reference, platform), found_as)
+    };
     let keeper = Keeper::start();
     let job = Job { source, store, resolved: &resolved, settings, observer, keeper };
     let (image, up_to_date) = job.ensure(&mut phases)?;
     let done = |image, up_to_date, phases| {
         let timing = Timing { total: begun.elapsed(), phases };
-        let found_as = resolved.reference.clone();
-        Pulled { image, found_as, up_to_date, timing, admission }
+        Pulled { image, found_as: found_as.clone(), up_to_date, timing, admission }
     };
     match tag(&image) {
         Ok(()) => Ok(done(image, up_to_date, phases)),

@@ -45,10 +45,12 @@ pub fn remove(
         Extent::Forced => Duration::ZERO,
     };
     if let Ok(reference) = Reference::parse(given) {
-        let digest = store.name(&reference, platform).ok().flatten().map(|name| name.digest);
+        let name = store.name(&reference, platform).ok().flatten();
         if let Some(removal) = store.remove(&reference, platform, grace)? {
+            let (name, digest) =
+                name.map_or((reference, None), |name| (name.reference, Some(name.digest)));
             let image = digest.filter(|_| removal != Removal::NameOnly);
-            return Ok(Removed { names: vec![reference], image, removal });
+            return Ok(Removed { names: vec![name], image, removal });
         }
     }
     let stores = Stores::new(store.clone(), None);

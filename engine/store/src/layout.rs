@@ -6,6 +6,7 @@ use sarus_oci::{Digest, Platform, Reference};
 /// all zero, real ones in the metadata).
 pub(crate) const IMAGES: &str = "images/v1";
 pub(crate) const NAMES: &str = "names";
+pub(crate) const SHORT_NAMES: &str = "short-names";
 pub(crate) const BLOBS: &str = "blobs";
 pub(crate) const LEASES: &str = "leases";
 pub(crate) const TEMPORARIES: &str = "tmp";
@@ -38,7 +39,19 @@ pub(crate) fn parse_digest_name(name: &str) -> Option<Digest> {
 /// The file below [`NAMES`] of a reference on a platform. Platforms come in normal form, so that
 /// asking for `linux/arm64` and for `linux/arm64/v8` is one name.
 pub(crate) fn name_file(reference: &Reference, platform: &Platform) -> String {
-    let reference = encode(&reference.to_string(), REFERENCE_LENGTH_MAX);
+    file_of(&reference.to_string(), platform)
+}
+
+/// The file below [`SHORT_NAMES`] of a reference that is short, as it was given.
+pub(crate) fn short_name_file(reference: &Reference, platform: &Platform) -> Option<String> {
+    let mut short = reference.short_name()?.to_owned();
+    short.extend(reference.tag().map(|tag| format!(":{tag}")));
+    short.extend(reference.digest().map(|digest| format!("@{digest}")));
+    Some(file_of(&short, platform))
+}
+
+fn file_of(reference: &str, platform: &Platform) -> String {
+    let reference = encode(reference, REFERENCE_LENGTH_MAX);
     let platform = encode(&platform.to_string().replace('/', "-"), PLATFORM_LENGTH_MAX);
     format!("{reference}{NAME_SEPARATOR}{platform}")
 }

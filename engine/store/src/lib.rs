@@ -5,6 +5,7 @@
 //! ROOT/images/v1/sha256-HEX/image.json       what a run and `inspect` need to know of it
 //! ROOT/images/v1/sha256-HEX/removed          mark: no name is left; deleted after the grace period
 //! ROOT/names/docker.io+library+debian=12,linux-amd64     which digest a reference means
+//! ROOT/short-names/debian=12,linux-amd64      the full name that a short one means, if not docker.io's
 //! ROOT/blobs/sha256-HEX                      verified blob of a registry: a bounded cache
 //! ROOT/blobs/sha256-HEX.partial              the beginning of one, to be continued
 //! ROOT/leases/sha256-HEX/OWNER,N             who downloads or converts that just now
@@ -17,7 +18,7 @@
 //! temporaries' names carry host, boot, process and start time, so that the next writing command
 //! removes what a killed one left. Needs neither extended attributes nor `flock`.
 //!
-//! Reading a name opens two files and lists no directory. Knows nothing of registries, layers or
+//! Reading a name opens two files (three for a short one) and lists no directory. Knows nothing of registries, layers or
 //! mounts.
 
 mod blobs;
@@ -30,6 +31,7 @@ mod owner;
 mod pending;
 mod prune;
 mod read;
+mod short;
 mod spread;
 mod sweep;
 mod verify;

@@ -93,7 +93,8 @@ impl Store {
         reference: &Reference,
         platform: &Platform,
     ) -> Result<Option<Image>, StoreError> {
-        if let Some(name) = self.name(reference, platform)? {
+        let reference = &self.in_full(reference, platform)?;
+        if let Some(name) = self.read_name(&self.name_path(reference, platform))? {
             return self.image(&name.digest);
         }
         let Some(digest) = reference.digest() else { return Ok(None) };
@@ -115,7 +116,7 @@ impl Store {
         reference: &Reference,
         platform: &Platform,
     ) -> Result<Option<Name>, StoreError> {
-        self.read_name(&self.name_path(reference, platform))
+        self.read_name(&self.name_path(&self.in_full(reference, platform)?, platform))
     }
 
     /// The image of that manifest digest, whether a name points at it or not; none when the

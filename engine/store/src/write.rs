@@ -31,7 +31,7 @@ pub enum Removal {
 
 impl Store {
     /// Makes `reference` mean the image `digest` on `platform`, from now on. An image that lost
-    /// its last name by this is marked for removal.
+    /// its last name by this is marked for removal. A short reference means docker.io's name.
     ///
     /// # Errors
     ///
@@ -61,7 +61,8 @@ impl Store {
         let vanished = || StoreError::Vanished { digest: digest.to_string() };
         let directory = self.image_directory(digest);
         let remembered = self.remember(digest)?.ok_or_else(vanished)?;
-        let before = self.name(reference, platform).unwrap_or_default();
+        let path = self.name_path(reference, platform);
+        let before = self.read_name(&path).unwrap_or_default();
         let name = Name {
             version: METADATA_VERSION,
             reference: reference.clone(),
@@ -71,7 +72,9 @@ impl Store {
             admission,
             image: Some(remembered),
         };
-        self.write_name(&self.name_path(reference, platform), &name)?;
+        self.write_json(&path, &name)?;
+        // A short name means docker.io's again.
+        self.remember_short((reference, platform), reference)?;
         // The collector looks at the names after it found a mark that is old enough.
         remove_file(&directory.join(REMOVED))?;
         if !directory.join(METADATA).exists() {
@@ -86,7 +89,7 @@ impl Store {
         Ok(())
     }
 
-    /// Removes a name, and with the last one of an image the image: after `grace`, counted from
+    /// Removes a name, with the short ones that mean it, and with the last one of an image the image: after `grace`, counted from
     /// now, or at once when that is zero. None when there is no such name.
     ///
     /// # Errors
@@ -99,7 +102,14 @@ impl Store {
         grace: Duration,
     ) -> Result<Option<Removal>, StoreError> {
         self.check_writable()?;
-        let path = self.name_path(reference, platform);
+        let path = match self.in_full(reference, platform) {
+            Ok(full) => self.name_path(&full, platform),
+            Err(error) if error.is_damage() => {
+                self.forget_short_names()?;
+                return Ok(Some(Removal::NameOnly));
+            }
+            Err(error) => return Err(error),
+        };
         // A damaged name can be removed too; its image is left to the collector.
         let digest = match self.read_name(&path) {
             Ok(None) => return Ok(None),
@@ -108,6 +118,7 @@ impl Store {
             Err(error) => return Err(error),
         };
         self.remove_name_file(&path)?;
+        self.forget_short_names()?;
         let Some(digest) = digest else { return Ok(Some(Removal::NameOnly)) };
         if self.has_name(&digest)? {
             return Ok(Some(Removal::NameOnly));
@@ -129,6 +140,7 @@ impl Store {
                 self.remove_name_file(&path)?;
             }
         }
+        self.forget_short_names()?;
         if grace.is_zero() {
             return self.delete(digest);
         }
@@ -189,22 +201,19 @@ impl Store {
         Ok(Removal::Deleted)
     }
 
-    fn write_name(&self, path: &Path, name: &Name) -> Result<(), StoreError> {
+    /// Writes a small file of the store in one step; its directory is made when needed.
+    pub(crate) fn write_json(
+        &self,
+        path: &Path,
+        value: &impl serde::Serialize,
+    ) -> Result<(), StoreError> {
         let temporary = self.temporary("name")?;
-        let json = to_json(path, name)?;
-        let written =
-            write_new(&temporary, &json).and_then(|()| self.publish_name(&temporary, path));
+        let json = to_json(path, value)?;
+        let written = write_new(&temporary, &json).and_then(|()| publish(&temporary, path));
         if written.is_err() {
             discard(&temporary);
         }
         written
-    }
-
-    fn publish_name(&self, temporary: &Path, path: &Path) -> Result<(), StoreError> {
-        let directory = self.names_directory();
-        make_lasting_directory(&directory, 0o777)?;
-        std::fs::rename(temporary, path).map_err(StoreError::publish(path))?;
-        sync_directory(&directory)
     }
 
     fn remove_name_file(&self, path: &Path) -> Result<(), StoreError> {
@@ -229,6 +238,13 @@ impl Store {
         }
         Ok(())
     }
+}
+
+fn publish(temporary: &Path, path: &Path) -> Result<(), StoreError> {
+    let directory = path.parent().unwrap_or(path);
+    make_lasting_directory(directory, 0o777)?;
+    std::fs::rename(temporary, path).map_err(StoreError::publish(path))?;
+    sync_directory(directory)
 }
 
 /// Removal of a temporary on the way out; a failure leaves it to [`Store::sweep`].

@@ -245,3 +245,36 @@ fn a_mirror_is_asked_first_and_the_origin_when_the_mirror_fails() {
     assert_eq!(output.ok(), format!("{}\n", image.digest()));
     assert!(!mirror.requests().is_empty(), "the mirror was asked");
 }
+
+#[test]
+fn a_short_name_that_registries_conf_gives_to_another_registry_is_not_docker_io_s() {
+    let image = image();
+    let origin = FakeRegistry::serve(image.clone(), |_| None);
+    let session = Session::new(Who::User);
+    let configure = |line: &str| {
+        let host = origin.host();
+        let text = format!("{line}\n[[registry]]\nlocation = \"{host}\"\ninsecure = true\n");
+        session.write(".config/containers/registries.conf", text);
+    };
+    let full = format!("{}/library/img:1", origin.host());
+    let elsewhere = "docker.io/library/img:1";
+    for line in [
+        format!("[aliases]\nimg = \"{}/library/img\"", origin.host()),
+        format!("unqualified-search-registries = [\"{}/library\"]", origin.host()),
+    ] {
+        configure(&line);
+        let output = session.sarus(["pull", "img:1"]).run();
+        assert_eq!(output.ok(), format!("{full}  {}\n", image.digest()), "{line}");
+        // What was pulled is found without the configuration, by both of its names and no other.
+        configure("");
+        for name in ["img:1", &full] {
+            let found = session.sarus(["inspect", name]).run();
+            assert!(found.ok().contains(&format!("\"{full}\"")), "{line}: {found}");
+        }
+        let other = session.sarus(["inspect", elsewhere]).run();
+        other.explains(125, &[elsewhere, "sarus pull"]);
+        let removed = session.sarus(["rmi", "--force", "img:1"]).run();
+        assert!(removed.ok().starts_with(&format!("Untagged: {full}\n")), "{removed}");
+        session.sarus(["inspect", "img:1"]).run().explains(125, &["img:1"]);
+    }
+}

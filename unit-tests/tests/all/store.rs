@@ -1074,3 +1074,60 @@ fn the_cache_is_bounded_by_what_was_not_used_for_longest() {
     blobs.trim(0).unwrap();
     assert_eq!(place.blobs(), [""; 0], "beginnings are bounded as well");
 }
+
+#[test]
+fn a_short_name_means_the_full_one_that_was_found_until_docker_io_s_is_given() {
+    let place = Place::new();
+    let (elsewhere, here) = (digest(1), digest(2));
+    place.add_named(&elsewhere, "site.org/img:1");
+    let remember = |found: &str| {
+        place.store.remember_short((&reference("img:1"), &amd64()), &reference(found)).unwrap();
+    };
+    remember("site.org/img:1");
+    assert_eq!(place.lookup("img:1"), Some(elsewhere.clone()));
+    assert_eq!(place.lookup("docker.io/library/img:1"), None);
+    assert_eq!(place.lookup("img:2"), None);
+    // Under its full name docker.io's is another image, which leaves the short one as it is.
+    place.add_named(&here, "docker.io/library/img:1");
+    assert_eq!(place.lookup("img:1"), Some(elsewhere.clone()));
+    // Given to the short name (by `load`, or a pull from docker.io), it is what that means.
+    place.tag("img:1", &here).unwrap();
+    assert_eq!(place.lookup("img:1"), Some(here.clone()));
+    assert_eq!(place.lookup("site.org/img:1"), Some(elsewhere.clone()));
+    remember("site.org/img:1");
+    remember("docker.io/library/img:1");
+    assert_eq!(place.lookup("img:1"), Some(here));
+    place.check();
+}
+
+#[test]
+fn a_short_name_goes_with_the_full_one_and_never_to_another_image() {
+    let place = Place::new();
+    let (elsewhere, here) = (digest(1), digest(2));
+    let records = || names_in(&place.root().join("short-names"));
+    let short = reference("img:1");
+    for name in ["img:1", "site.org/img:1", &elsewhere.to_string()] {
+        place.add_named(&elsewhere, "site.org/img:1");
+        place.add_named(&here, "docker.io/library/img:1");
+        let full = reference("site.org/img:1");
+        place.store.remember_short((&short, &amd64()), &full).unwrap();
+        assert_eq!(records(), ["img=1,linux-amd64"]);
+        if name.starts_with("sha256:") {
+            place.store.remove_image(&elsewhere, Duration::ZERO).unwrap();
+        } else {
+            assert_eq!(place.remove(name, Duration::ZERO), Some(Removal::Deleted));
+        }
+        assert_eq!(records(), [""; 0], "{name}");
+        assert_eq!(place.lookup("site.org/img:1"), None, "{name}");
+        assert_eq!(place.lookup("docker.io/library/img:1"), Some(here.clone()), "{name}");
+    }
+    // One whose full name another node removed leads to nothing, until it is pulled again.
+    place.store.remember_short((&short, &amd64()), &reference("site.org/img:1")).unwrap();
+    assert_eq!(place.lookup("img:1"), None);
+    assert_eq!(place.remove("img:1", Duration::ZERO), None);
+    // A damaged one is an error and can be removed.
+    fs_err::write(place.root().join("short-names/img=1,linux-amd64"), "{").unwrap();
+    assert!(place.store.lookup(&short, &amd64()).unwrap_err().is_damage());
+    assert_eq!(place.remove("img:1", Duration::ZERO), Some(Removal::NameOnly));
+    assert_eq!(place.lookup("img:1"), Some(here));
+}
