@@ -33,7 +33,7 @@ pub use http::Request;
 pub use image::{Dialect, Image, Packed, Packing, debian, debian_with, sha256};
 pub use leftovers::Leftovers;
 pub use mpi::{Mpi, copy_stack};
-pub use processes::{children, descendants, kill, named, wait_gone};
+pub use processes::{children, descendants, kill, named, wait_gone, wait_until};
 pub use programs::Programs;
 pub use recorded::{Recorded, Spared, Tree, restore};
 pub use registry::{Access, Registry};

@@ -104,6 +104,20 @@ pub fn wait_gone(pid: u32, limit: Duration) -> bool {
     }
 }
 
+/// Looks again and again until something holds that no event tells of; `false` when it does not
+/// after `limit`.
+#[expect(clippy::disallowed_methods, reason = "nothing tells of a stopped process or a full pipe")]
+pub fn wait_until(limit: Duration, mut holds: impl FnMut() -> bool) -> bool {
+    let end = Instant::now() + limit;
+    while !holds() {
+        if Instant::now() >= end {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    true
+}
+
 /// Waits until nothing lives below this process but its servers; returns what still does.
 pub(crate) fn wait_alone(limit: Duration) -> Vec<u32> {
     let end = Instant::now() + limit;

@@ -16,7 +16,7 @@ use sarus_entry::flag;
 use sarus_launch::{ExecRequest, RECORD_NAME, RECORD_SIZE_MAX, RawString, Record};
 use sarus_sys::identity::{become_person, seal_privileges, with_rights_of};
 use sarus_sys::namespace;
-use sarus_sys::process::{self, Fork, fork};
+use sarus_sys::process::{self, Fork, PidFd, fork};
 use sarus_sys::signals::SignalReader;
 
 use crate::block::{self, Block, Descriptors};
@@ -41,6 +41,8 @@ struct Container {
     processes: Option<OwnedFd>,
     /// It shares the host's user namespace: root made it.
     privileged: bool,
+    /// Its first process.
+    first: PidFd,
 }
 
 /// Runs the program and returns its exit status.
@@ -77,6 +79,7 @@ pub(crate) fn run(caller: &Caller, request: &ExecRequest) -> Result<i32, ShimErr
             let mut supervisor =
                 Supervisor::new(charge, (signals, ours, forwarder), child.as_raw_pid());
             supervisor.spare(&caller.children);
+            supervisor.end_with(container.first);
             let result = supervisor.watch();
             supervisor.clean_up();
             result
@@ -102,6 +105,7 @@ impl Container {
         let process = record.process.to_string();
         let (users, mounts) = (namespace::of(&process, "user")?, namespace::of(&process, "mnt")?);
         let processes = namespace::of(&process, "pid")?;
+        let first = PidFd::of(record.process)?;
         // What was opened is the process's whose start was looked at, unless it ended meanwhile.
         let owner = Path::new("/proc").join(&process).metadata()?.uid();
         if !process::runs(record.process, record.process_started) || owner != caller.uid {
@@ -120,7 +124,7 @@ impl Container {
         }
         let shares = namespace::number(&processes)? == namespace::own_number("pid")?;
         let processes = (!shares).then_some(processes);
-        Ok(Self { record, users, mounts, processes, privileged })
+        Ok(Self { record, users, mounts, processes, privileged, first })
     }
 
     /// Joins its namespaces, but for the user's own, which `sarus-entry` joins.

@@ -76,10 +76,10 @@ impl Forwarder {
         Some(first.saturating_duration_since(Instant::now()))
     }
 
-    /// Takes note of a signal at the supervisor. True if it is to be forwarded at once: one that
-    /// the kernel sent (a terminal's key) reached nobody else.
-    pub(crate) fn receive(&mut self, signal: i32, by_kernel: bool) -> bool {
-        if by_kernel || self.sentinel.is_none() {
+    /// Takes note of a signal of another process at the supervisor. True if it is to be forwarded at
+    /// once.
+    pub(crate) fn receive(&mut self, signal: i32) -> bool {
+        if self.sentinel.is_none() {
             return true;
         }
         let now = Instant::now();
@@ -180,20 +180,20 @@ mod tests {
     #[test]
     fn what_reaches_both_is_not_forwarded_in_either_order() {
         let (mut forwarder, sentinel) = forwarder();
-        assert!(!forwarder.receive(15, false));
+        assert!(!forwarder.receive(15));
         send(&sentinel, &[15], SendFlags::empty()).unwrap();
         assert!(forwarder.due().is_empty());
         assert_eq!(forwarder.timeout(), None);
         send(&sentinel, &[10], SendFlags::empty()).unwrap();
         assert!(forwarder.due().is_empty());
-        assert!(!forwarder.receive(10, false));
+        assert!(!forwarder.receive(10));
         assert_eq!(forwarder.timeout(), None);
     }
 
     #[test]
     fn what_reaches_the_supervisor_alone_is_forwarded_after_a_while() {
         let (mut forwarder, _sentinel) = forwarder();
-        assert!(!forwarder.receive(15, false));
+        assert!(!forwarder.receive(15));
         assert!(forwarder.timeout().is_some_and(|left| left <= WITHIN));
         assert!(forwarder.due().is_empty());
         forwarder.waiting.insert(15, Instant::now());
@@ -202,11 +202,10 @@ mod tests {
     }
 
     #[test]
-    fn a_key_and_a_signal_without_a_sentinel_are_forwarded_at_once() {
+    fn a_signal_without_a_sentinel_is_forwarded_at_once() {
         let (mut forwarder, sentinel) = forwarder();
-        assert!(forwarder.receive(2, true));
         drop(sentinel);
         assert!(forwarder.due().is_empty());
-        assert!(forwarder.receive(15, false));
+        assert!(forwarder.receive(15));
     }
 }

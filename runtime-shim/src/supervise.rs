@@ -5,6 +5,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Pid;
@@ -32,6 +33,12 @@ const STAGES: [Stage; 5] = [
     Stage::StartContainer,
     Stage::Poststart,
 ];
+
+/// Signals that ask to end.
+const ENDING: [i32; 4] = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM];
+
+/// Time in which who reads a terminal's output may take the rest, when the run is asked to end.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The supervisor's ends of what connects it to its child.
 #[derive(Debug)]
@@ -69,6 +76,10 @@ struct State {
     ended: Vec<(i32, Ended)>,
     /// A signal that came before there was anybody to forward it to.
     aborted: Option<i32>,
+    /// A signal came that asks to end.
+    asked_to_end: bool,
+    /// Until when the reader of the terminal's output is waited for.
+    patience: Option<Instant>,
 }
 
 pub(crate) struct Supervisor<'a> {
@@ -82,6 +93,8 @@ pub(crate) struct Supervisor<'a> {
     after: Aftermath,
     /// What killed runs left is to be looked for.
     sweep: bool,
+    /// The first process of the container in which the program runs, if it is not the charge's own.
+    host: Option<PidFd>,
 }
 
 impl<'a> Supervisor<'a> {
@@ -102,7 +115,13 @@ impl<'a> Supervisor<'a> {
             terminal: None,
             after,
             sweep: false,
+            host: None,
         }
+    }
+
+    /// Ends the program when that process does: a container ends with its first process.
+    pub(crate) fn end_with(&mut self, first: PidFd) {
+        self.host = Some(first);
     }
 
     /// Leaves these children alone: the caller made them, each with its start.
@@ -130,6 +149,7 @@ impl<'a> Supervisor<'a> {
             if let Some(terminal) = &mut self.terminal {
                 terminal.copy();
             }
+            self.notice_end_of_host()?;
             if let Some(result) = self.result() {
                 return result;
             }
@@ -150,8 +170,10 @@ impl<'a> Supervisor<'a> {
         if let Some(terminal) = &self.terminal {
             waited.extend(terminal.interests());
         }
-        let timeout = self.forwarder.timeout().and_then(|left| Timespec::try_from(left).ok());
-        match poll(&mut waited, timeout.as_ref()) {
+        if let Some(host) = self.host.as_ref().filter(|_| self.state.command.is_some()) {
+            waited.push(PollFd::from_borrowed_fd(host.as_fd(), PollFlags::IN));
+        }
+        match poll(&mut waited, self.timeout().as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
             Err(error) => Err(cannot("wait for events")(error.into())),
         }
@@ -213,6 +235,7 @@ impl<'a> Supervisor<'a> {
     }
 
     fn handle(&mut self, signal: Received) -> Result<(), ShimError> {
+        self.state.asked_to_end |= ENDING.contains(&signal.number);
         match (signal.number, &self.state.command) {
             (libc::SIGCHLD, _) => self.reap()?,
             (libc::SIGWINCH, _) if self.terminal.is_some() => {
@@ -220,20 +243,27 @@ impl<'a> Supervisor<'a> {
                     terminal.resize();
                 }
             }
-            // To stop and go on twice is the same as once.
-            (libc::SIGTSTP, Some((_, command))) if self.state.released => {
-                let _gone_already = command.signal(libc::SIGSTOP);
+            // To stop and go on twice is the same as once. A group without a shell of its own would
+            // ignore SIGTSTP.
+            (libc::SIGTSTP, Some((pid, command))) if self.state.released => {
+                let send = |number| match process::signal_group(*pid, number) {
+                    Ok(true) => Ok(()),
+                    _ => command.signal(number),
+                };
+                let _gone_already = send(libc::SIGSTOP);
                 stop_self();
-                let _gone_already = command.signal(libc::SIGCONT);
+                let _gone_already = send(libc::SIGCONT);
+            }
+            // A terminal's key is for all of a group, and has reached our own.
+            (number, Some((pid, _))) if self.state.released && signal.by_kernel => {
+                let _gone_already = process::signal_group(*pid, number);
             }
             (number, Some(_)) if self.state.released => {
-                if self.forwarder.receive(number, signal.by_kernel) {
+                if self.forwarder.receive(number) {
                     self.forward(number);
                 }
             }
-            (number @ (libc::SIGHUP | libc::SIGINT | libc::SIGQUIT | libc::SIGTERM), _) => {
-                self.state.aborted = Some(number);
-            }
+            (number, _) if ENDING.contains(&number) => self.state.aborted = Some(number),
             (number, _) => log::debug!("signal {number} ignored before the container runs"),
         }
         Ok(())
@@ -241,8 +271,24 @@ impl<'a> Supervisor<'a> {
 
     fn forward(&self, signal: i32) {
         if let Some((_, command)) = &self.state.command {
-            let _gone_already = command.signal(signal);
+            let _gone_already = match self.charge {
+                Charge::Container(plan) if plan.run.request.init => command.queue(signal),
+                _ => command.signal(signal),
+            };
         }
+    }
+
+    /// What another run's container takes along when it ends has no time to say goodbye: the mounts
+    /// are that run's to give back.
+    fn notice_end_of_host(&mut self) -> Result<(), ShimError> {
+        let (Some(host), Some((_, command))) = (&self.host, &self.state.command) else {
+            return Ok(());
+        };
+        if host.has_ended().map_err(cannot("watch the container"))? {
+            self.host = None;
+            let _gone_already = command.signal(libc::SIGKILL);
+        }
+        Ok(())
     }
 
     fn reap(&mut self) -> Result<(), ShimError> {
@@ -320,10 +366,26 @@ impl<'a> Supervisor<'a> {
         if self.ends.entry.is_open() && self.hear_entry().is_ok() && self.state.failure.is_some() {
             return self.result();
         }
-        if let Some(terminal) = &mut self.terminal {
-            terminal.drain();
+        if self.awaits_reader() { None } else { Some(Ok(ended.exit_code())) }
+    }
+
+    /// Whether there is output of the ended command that its reader has not taken: what is asked to
+    /// end does not wait for it long.
+    fn awaits_reader(&mut self) -> bool {
+        if self.terminal.as_mut().is_none_or(Terminal::is_drained) {
+            return false;
         }
-        Some(Ok(ended.exit_code()))
+        if self.state.asked_to_end && self.state.patience.is_none() {
+            self.state.patience = Some(Instant::now() + PATIENCE);
+        }
+        self.state.patience.is_none_or(|end| Instant::now() < end)
+    }
+
+    /// How long to wait for events at most.
+    fn timeout(&self) -> Option<Timespec> {
+        let end = self.state.patience.map(|end| end.saturating_duration_since(Instant::now()));
+        let left = [self.forwarder.timeout(), end].into_iter().flatten().min()?;
+        Timespec::try_from(left).ok()
     }
 
     fn program(&self) -> String {

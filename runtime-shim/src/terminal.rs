@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags};
+use rustix::fs::{Mode, OFlags, open};
 use rustix::io::{Errno, fcntl_dupfd_cloexec, read, write};
 use rustix::termios::{
     OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize,
@@ -13,17 +14,37 @@ use crate::error::{ShimError, cannot};
 /// End of input, as a terminal's user types it.
 const END_OF_INPUT: u8 = 4;
 
+/// Bytes at most that are taken of a terminal whose command has ended: more than the kernel keeps.
+const LEFT_MAX: usize = 1 << 20;
+
+/// A pipe that can be written at all takes `PIPE_BUF` bytes without waiting, a terminal fewer.
+const PIPE_CHUNK: usize = 4096;
+const TERMINAL_CHUNK: usize = 128;
+
 /// The container's terminal, seen from outside. Dropped, it puts the caller's back as it was.
 #[derive(Debug)]
 pub(crate) struct Terminal {
-    master: OwnedFd,
+    /// None when nobody reads what the container writes: its terminal is hung up then.
+    master: Option<OwnedFd>,
     stdin: OwnedFd,
+    stdout: Output,
     /// The caller's settings, when the caller has a terminal.
     before: Option<Termios>,
     /// Read from the caller, not yet taken by the container.
     pending: Vec<u8>,
     input_open: bool,
-    output_open: bool,
+    /// Bytes that are still taken of the container when its command has ended.
+    left: usize,
+}
+
+/// The caller's standard output, written without waiting for who reads it.
+#[derive(Debug)]
+struct Output {
+    descriptor: OwnedFd,
+    /// So many bytes can be written at once where there is room at all.
+    chunk: usize,
+    /// Read from the container, not yet written.
+    pending: Vec<u8>,
 }
 
 impl Terminal {
@@ -40,12 +61,13 @@ impl Terminal {
             tcsetattr(&stdin, OptionalActions::Now, &raw).map_err(failed)?;
         }
         let terminal = Self {
-            master,
+            master: Some(master),
             stdin,
+            stdout: Output::open().map_err(failed)?,
             before,
             pending: Vec::new(),
             input_open: true,
-            output_open: true,
+            left: LEFT_MAX,
         };
         terminal.resize();
         Ok(terminal)
@@ -53,8 +75,8 @@ impl Terminal {
 
     /// Gives the container's terminal the size of the caller's.
     pub(crate) fn resize(&self) {
-        if let Ok(size) = tcgetwinsize(&self.stdin) {
-            let _cannot_fail = tcsetwinsize(&self.master, size);
+        if let (Some(master), Ok(size)) = (&self.master, tcgetwinsize(&self.stdin)) {
+            let _cannot_fail = tcsetwinsize(master, size);
         }
     }
 
@@ -62,16 +84,20 @@ impl Terminal {
     pub(crate) fn interests(&self) -> Vec<PollFd<'_>> {
         let mut interests = Vec::new();
         let mut wanted = PollFlags::empty();
-        if self.output_open {
+        if self.stdout.pending.is_empty() {
             wanted |= PollFlags::IN;
+        } else {
+            interests
+                .push(PollFd::from_borrowed_fd(self.stdout.descriptor.as_fd(), PollFlags::OUT));
         }
         if !self.pending.is_empty() {
             wanted |= PollFlags::OUT;
         } else if self.input_open {
             interests.push(PollFd::from_borrowed_fd(self.stdin.as_fd(), PollFlags::IN));
         }
-        if self.output_open {
-            interests.push(PollFd::from_borrowed_fd(self.master.as_fd(), wanted));
+        // Without a wish, an end of the other side would be reported for ever.
+        if let Some(master) = self.master.as_ref().filter(|_| !wanted.is_empty()) {
+            interests.push(PollFd::from_borrowed_fd(master.as_fd(), wanted));
         }
         interests
     }
@@ -82,26 +108,42 @@ impl Terminal {
         self.copy_input();
     }
 
-    /// Copies what the container has written before it ended.
-    pub(crate) fn drain(&mut self) {
-        while self.output_open && self.copy_output() {}
-    }
-
-    /// True if there was something.
-    fn copy_output(&mut self) -> bool {
-        let mut buffer = [0_u8; 16384];
-        match read(&self.master, &mut buffer) {
-            Ok(size @ 1..) => {
-                self.output_open = write_all(&buffer[..size]);
-                true
-            }
-            Err(Errno::AGAIN | Errno::INTR) => false,
-            // EIO: nobody has the other side open any more.
-            _ => {
-                self.output_open = false;
-                false
+    /// Whether all is written that the container wrote before its command ended. To be asked only
+    /// then, after each [`Terminal::copy`]; what others still write comes to an end.
+    pub(crate) fn is_drained(&mut self) -> bool {
+        while self.stdout.pending.is_empty() && self.left > 0 {
+            match self.copy_output() {
+                0 => return self.stdout.pending.is_empty(),
+                count => self.left = self.left.saturating_sub(count),
             }
         }
+        self.stdout.pending.is_empty()
+    }
+
+    /// The number of bytes read from the container.
+    fn copy_output(&mut self) -> usize {
+        let mut count = 0;
+        if let (Some(master), true) = (&self.master, self.stdout.pending.is_empty()) {
+            let mut buffer = [0_u8; 16384];
+            match read(master, &mut buffer) {
+                Ok(size @ 1..) => {
+                    self.stdout.pending.extend_from_slice(&buffer[..size]);
+                    count = size;
+                }
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                // EIO: nobody has the other side open any more.
+                _ => self.master = None,
+            }
+        }
+        if let Err(error) = self.stdout.write() {
+            // As a terminal whose window is closed: what is written to it reaches nobody.
+            if error != Errno::PIPE {
+                log::warn!("cannot write standard output: {error}; the terminal is hung up");
+            }
+            self.stdout.pending.clear();
+            self.master = None;
+        }
+        count
     }
 
     fn copy_input(&mut self) {
@@ -116,8 +158,12 @@ impl Terminal {
                 }
             }
         }
+        let Some(master) = &self.master else {
+            self.pending.clear();
+            return;
+        };
         if !self.pending.is_empty() {
-            match write(&self.master, &self.pending) {
+            match write(master, &self.pending) {
                 Ok(size) => drop(self.pending.drain(..size)),
                 Err(Errno::AGAIN | Errno::INTR) => {}
                 Err(_closed) => self.pending.clear(),
@@ -134,25 +180,42 @@ impl Drop for Terminal {
     }
 }
 
-fn is_readable(descriptor: &OwnedFd) -> bool {
-    let mut waited = [PollFd::from_borrowed_fd(descriptor.as_fd(), PollFlags::IN)];
-    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-    rustix::event::poll(&mut waited, Some(&now)).is_ok_and(|ready| ready > 0)
+impl Output {
+    fn open() -> Result<Self, Errno> {
+        let own = rustix::stdio::stdout();
+        // Anew, since others may have it open who want to wait when they write.
+        let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let anew = isatty(own).then(|| open("/proc/self/fd/1", flags, Mode::empty()));
+        let (descriptor, chunk) = match anew {
+            Some(Ok(descriptor)) => (descriptor, usize::MAX),
+            Some(Err(_not_ours)) => (fcntl_dupfd_cloexec(own, 3)?, TERMINAL_CHUNK),
+            None => (fcntl_dupfd_cloexec(own, 3)?, PIPE_CHUNK),
+        };
+        Ok(Self { descriptor, chunk, pending: Vec::new() })
+    }
+
+    /// Writes what can be written now.
+    fn write(&mut self) -> Result<(), Errno> {
+        while !self.pending.is_empty() && is_ready(&self.descriptor, PollFlags::OUT) {
+            let size = self.pending.len().min(self.chunk);
+            match write(&self.descriptor, &self.pending[..size]) {
+                Ok(size) => drop(self.pending.drain(..size)),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
 }
 
-/// False when nobody reads standard output any more.
-fn write_all(mut bytes: &[u8]) -> bool {
-    while !bytes.is_empty() {
-        match write(rustix::stdio::stdout(), bytes) {
-            Ok(size) => bytes = &bytes[size..],
-            Err(Errno::INTR) => {}
-            Err(Errno::AGAIN) => {
-                let stdout = rustix::stdio::stdout();
-                let mut waited = [PollFd::from_borrowed_fd(stdout, PollFlags::OUT)];
-                let _woken = rustix::event::poll(&mut waited, None);
-            }
-            Err(_) => return false,
-        }
-    }
-    true
+fn is_readable(descriptor: &OwnedFd) -> bool {
+    is_ready(descriptor, PollFlags::IN)
+}
+
+/// Whether the next call does not wait, be it that it fails.
+fn is_ready(descriptor: &OwnedFd, wanted: PollFlags) -> bool {
+    let mut waited = [PollFd::from_borrowed_fd(descriptor.as_fd(), wanted)];
+    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    rustix::event::poll(&mut waited, Some(&now)).is_ok_and(|ready| ready > 0)
 }

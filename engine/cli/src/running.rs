@@ -146,14 +146,14 @@ pub(crate) fn kill(args: &KillArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Signals the first process itself: so it gets the signal once.
+/// Signals the first process itself: so it gets the signal once. An init passes on what is queued.
 fn send(record: &Record, signal: i32) -> std::io::Result<()> {
     let gone = || std::io::Error::from_raw_os_error(libc::ESRCH);
     let descriptor = PidFd::of(record.process)?;
     if !process::runs(record.process, record.process_started) {
         return Err(gone());
     }
-    descriptor.signal(signal)
+    descriptor.queue(signal)
 }
 
 /// A signal by number, or by name with or without `SIG`, in any case.

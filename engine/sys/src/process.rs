@@ -160,21 +160,54 @@ impl PidFd {
     /// # Errors
     ///
     /// `ESRCH` if the process has been reaped; `EPERM` if it is not the caller's to signal.
-    #[expect(unsafe_code, reason = "real-time signals have no safe type")]
     pub fn signal(&self, number: i32) -> io::Result<()> {
+        self.send(number, std::ptr::null())
+    }
+
+    /// [`PidFd::signal`], marked with `SI_QUEUE` as `sigqueue(3)` does: so that an init can tell it from
+    /// one that its command gets as well.
+    ///
+    /// # Errors
+    ///
+    /// As [`PidFd::signal`]; `EAGAIN` at the limit on pending signals.
+    pub fn queue(&self, number: i32) -> io::Result<()> {
+        // siginfo_t: signal, error, code, padding, process, user; the rest is zero.
+        let mut information = [0_i32; size_of::<libc::siginfo_t>() / size_of::<i32>()];
+        information[0] = number;
+        information[2] = libc::SI_QUEUE;
+        information[4] = rustix::process::getpid().as_raw_nonzero().get();
+        information[5] = rustix::process::getuid().as_raw().cast_signed();
+        self.send(number, information.as_ptr())
+    }
+
+    #[expect(unsafe_code, reason = "real-time signals have no safe type")]
+    fn send(&self, number: i32, information: *const i32) -> io::Result<()> {
         use std::os::fd::AsRawFd;
-        // SAFETY: no information is passed, and a wrong number is refused by the kernel.
+        // SAFETY: the information is null or as long as the kernel's structure, and a wrong number is
+        // refused by the kernel.
         let result = unsafe {
-            libc::syscall(
-                libc::SYS_pidfd_send_signal,
-                self.0.as_raw_fd(),
-                number,
-                std::ptr::null::<libc::siginfo_t>(),
-                0,
-            )
+            libc::syscall(libc::SYS_pidfd_send_signal, self.0.as_raw_fd(), number, information, 0)
         };
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
+}
+
+/// Sends a signal by number to the process group that `pid`, a child that is not reaped, is of.
+///
+/// False, and nothing is sent, when that is the caller's own group.
+///
+/// # Errors
+///
+/// `ESRCH` if there is no such process; `EPERM` if none of the group is the caller's to signal.
+#[expect(unsafe_code, reason = "real-time signals have no safe type")]
+pub fn signal_group(pid: i32, number: i32) -> io::Result<bool> {
+    let group = rustix::process::getpgid(Pid::from_raw(pid))?;
+    if group == rustix::process::getpgrp() {
+        return Ok(false);
+    }
+    // SAFETY: no pointers; a wrong number is refused by the kernel.
+    let result = unsafe { libc::kill(-group.as_raw_nonzero().get(), number) };
+    if result == 0 { Ok(true) } else { Err(io::Error::last_os_error()) }
 }
 
 impl AsFd for PidFd {

@@ -20,6 +20,7 @@ in_every_mode!(
     another_program_finds_what_the_first_has,
     another_program_ends_and_fails_as_the_first_does,
     another_program_has_a_terminal_of_its_own,
+    another_program_ends_with_its_container,
     a_container_with_processes_of_its_own_takes_others_in,
     a_signal_to_every_process_reaches_the_command_once,
 );
@@ -220,6 +221,19 @@ fn another_program_has_a_terminal_of_its_own(who: Who, runtime: Runtime) {
     terminal.read_until("got: end");
     assert_eq!(program.finish().code(), Some(4));
     container.end();
+}
+
+fn another_program_ends_with_its_container(who: Who, runtime: Runtime) {
+    let ground = Ground::new(who, runtime);
+    let container = Container::of(&ground, &[]);
+    let script = "trap '' TERM HUP; sleep 1000 & echo ready; wait; wait";
+    let program = exec_shell(&ground, &container.id, script).start();
+    assert_eq!(program.line(), "ready\n");
+    let below = descendants(program.pid());
+    // Quietly: nothing had to be waited for, or killed.
+    assert_eq!(container.run.finish().failed(7), "");
+    assert_eq!(program.finish().code(), Some(137));
+    assert!(below.into_iter().all(|pid| wait_gone(pid, LIMIT)));
 }
 
 fn a_container_with_processes_of_its_own_takes_others_in(who: Who, runtime: Runtime) {

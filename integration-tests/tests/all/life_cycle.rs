@@ -1,7 +1,10 @@
 //! Signals, terminals, and what is left when processes are killed: nothing.
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
-use sarus_integration_tests::{Runtime, Terminal, Who, children, descendants, kill, wait_gone};
+use sarus_integration_tests::{
+    Runtime, Terminal, Who, children, descendants, kill, wait_gone, wait_until,
+};
 use std::time::Duration;
 
 use crate::{Ground, in_every_mode};
@@ -17,6 +20,11 @@ in_every_mode!(
     any_killed_process_leaves_nothing,
     a_terminal_has_the_size_of_the_callers_and_follows_it,
     an_interrupt_typed_at_the_terminal_reaches_the_command,
+    a_key_reaches_all_that_the_command_started,
+    an_init_forwards_what_reached_the_command_not,
+    a_stop_stops_all_that_the_command_started,
+    a_terminal_that_nobody_reads_any_more_is_hung_up,
+    output_that_nobody_takes_keeps_nothing_from_being_ended,
     two_runs_at_once_do_not_disturb_each_other,
 );
 
@@ -148,6 +156,140 @@ fn an_interrupt_typed_at_the_terminal_reaches_the_command(who: Who, runtime: Run
         terminal.read_until("interrupted");
         assert_eq!(run.finish().code(), Some(6), "{options:?}");
     }
+}
+
+/// The shell waits for the program in its foreground before it looks at what it got itself.
+fn a_key_reaches_all_that_the_command_started(who: Who, runtime: Runtime) {
+    let ground = Ground::new(who, runtime);
+    let script = "trap 'echo got; n=$((n+1))' INT; \
+                  sh -c 'trap \"echo inner; exit 3\" INT; echo ready; while :; do sleep 0.05; done'; \
+                  echo inner ended: $?; sleep 0.3; exit $((n+10))";
+    for options in [&[][..], &["-t"], &["--init"], &["-t", "--init"]] {
+        let mut terminal = Terminal::open(24, 80);
+        let run = ground.run_with(options, &["sh", "-c", script]).start_on(&terminal);
+        terminal.read_until("ready");
+        terminal.write("\u{3}");
+        let seen = terminal.read_until("inner ended: 3");
+        assert!(seen.contains("inner\r\n"), "{options:?}: {seen}");
+        assert_eq!(run.finish().code(), Some(11), "{options:?}: the key was pressed once");
+    }
+    // A program of `sarus exec` is of the group that the key is for.
+    let run = ground.shell("echo ready; read line").keep_input().start();
+    assert_eq!(run.line(), "ready\n");
+    let id = format!("sarus-{}", run.pid());
+    let mut terminal = Terminal::open(24, 80);
+    let exec = ground.session.sarus(["exec", &id, "sh", "-c", script]).start_on(&terminal);
+    terminal.read_until("ready");
+    terminal.write("\u{3}");
+    terminal.read_until("inner ended: 3");
+    assert_eq!(exec.finish().code(), Some(11));
+    run.finish().failed(1);
+}
+
+fn an_init_forwards_what_reached_the_command_not(who: Who, runtime: Runtime) {
+    let ground = Ground::new(who, runtime);
+    let script = "n=0; trap 'n=$((n+1)); echo got $n' USR1; trap 'echo $n; exit 5' TERM; echo ready; \
+                  while :; do sleep 0.05; done";
+    for options in [&["--init"][..], &["--init", "--pid", "private"]] {
+        let start = || {
+            let run = ground.run_with(options, &["sh", "-c", script]).start();
+            assert_eq!(run.line(), "ready\n");
+            run
+        };
+        // To the supervisor alone; and by `sarus kill`, to the init.
+        let run = start();
+        run.signal(Signal::USR1);
+        assert_eq!(run.line(), "got 1\n");
+        let id = format!("sarus-{}", run.pid());
+        ground.session.sarus(["kill", "-s", "USR1", &id]).run().ok();
+        assert_eq!(run.line(), "got 2\n");
+        run.signal(Signal::TERM);
+        assert_eq!(run.line(), "2\n", "{options:?}");
+        run.finish().failed(5);
+        // By the launcher, to each process of the tree. Where root is the launcher and the user, an init
+        // that shares the node's process ids cannot tell.
+        if who == Who::Root && options.len() == 1 {
+            continue;
+        }
+        let run = start();
+        for pid in [run.pid()].into_iter().chain(descendants(run.pid())) {
+            kill(pid, Signal::USR1);
+        }
+        assert_eq!(run.line(), "got 1\n");
+        run.signal(Signal::TERM);
+        assert_eq!(run.line(), "1\n", "{options:?}");
+        run.finish().failed(5);
+    }
+}
+
+fn a_stop_stops_all_that_the_command_started(who: Who, runtime: Runtime) {
+    let ground = Ground::new(who, runtime);
+    for options in [&[][..], &["--init"]] {
+        let script = "sh -c 'echo ready; while :; do sleep 0.05; done'; true";
+        let run = ground.run_with(options, &["sh", "-c", script]).start();
+        assert_eq!(run.line(), "ready\n");
+        let mut stopped: Vec<u32> = descendants(run.pid());
+        stopped.retain(is_shell);
+        assert_eq!(stopped.len(), 2, "{options:?}");
+        // The supervisor is the last.
+        stopped.push(run.pid());
+        let is_stopped = |pid: u32| {
+            let stat = fs_err::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+            stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
+        };
+        let all_are = |wanted: bool| {
+            wait_until(LIMIT, || stopped.iter().all(|pid| is_stopped(*pid) == wanted))
+        };
+        run.signal(Signal::TSTP);
+        assert!(all_are(true), "{options:?}");
+        run.signal(Signal::CONT);
+        assert!(all_are(false), "{options:?}");
+        run.signal(Signal::TERM);
+        run.finish().failed(143);
+    }
+}
+
+fn a_terminal_that_nobody_reads_any_more_is_hung_up(who: Who, runtime: Runtime) {
+    let ground = Ground::new(who, runtime);
+    let output = ground.run_with(&["-t"], &["yes"]).after("exec > /dev/full").run();
+    let said = output.failed(129);
+    assert!(said.contains("standard output") && said.contains("No space left"), "{output}");
+    // The reader is content with a line.
+    let script = "exec > >(head -n 1 >&2)";
+    let output = ground.run_with(&["-t"], &["yes"]).after(script).run();
+    assert_eq!(output.failed(129).trim_end(), "y");
+}
+
+fn output_that_nobody_takes_keeps_nothing_from_being_ended(who: Who, runtime: Runtime) {
+    let ground = Ground::new(who, runtime);
+    let fifo = ground.session.directory().join("fifo");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, 0o600.into()).unwrap();
+    rustix::fs::chmod(&fifo, 0o666.into()).unwrap();
+    let reader = fs_err::OpenOptions::new().read(true).write(true).open(&fifo).unwrap();
+    let redirected = format!("exec > {}", fifo.display());
+    let is_full = || {
+        let mut asked = [PollFd::new(&reader, PollFlags::OUT)];
+        poll(&mut asked, Some(&Timespec::default())).unwrap() == 0
+    };
+    // While the command runs, and when it has ended. The reader takes nothing but what is too much
+    // for the pipe and not for the terminal.
+    for (script, code) in [("exec yes", 143), ("head -c 66000 /dev/zero | tr '\\0' x; exit 7", 7)] {
+        let run = ground.run_with(&["-t"], &["sh", "-c", script]).after(&redirected).start();
+        assert!(wait_until(LIMIT, is_full), "{script}");
+        let command = descendants(run.pid());
+        if code == 7 {
+            assert!(command.into_iter().filter(is_shell).all(|pid| wait_gone(pid, LIMIT)));
+        }
+        run.signal(Signal::TERM);
+        run.finish().failed(code);
+        let mut left = vec![0; 1 << 20];
+        assert!(rustix::io::read(&reader, &mut left).unwrap() > 4096);
+        assert!(!is_full());
+    }
+}
+
+fn is_shell(pid: &u32) -> bool {
+    fs_err::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "sh\n")
 }
 
 fn two_runs_at_once_do_not_disturb_each_other(who: Who, runtime: Runtime) {

@@ -9,12 +9,15 @@ use crate::{Block, Failure, at};
 const SIGCHLD: usize = 17;
 const ECHILD: Errno = 10;
 pub(crate) const EINTR: Errno = 4;
+/// Length of the kernel's `siginfo_t`, 128 bytes: signal, error, code, padding, process and user come
+/// first.
+const INFORMATION_WORDS: usize = 32;
 /// Signals that the kernel raises for a fault of the init itself are not forwarded.
 static ALL_SIGNALS: u64 = u64::MAX;
 
-/// Starts the command as a child and stays: reaps what the container orphans, forwards every
-/// signal to the command, and ends with its exit status (128+N after a signal). Returns in the
-/// child.
+/// Starts the command as a child and stays: reaps what the container orphans, forwards to the command
+/// the signals that reach the init alone, and ends with its exit status (128+N after a signal). Returns
+/// in the child.
 pub(crate) fn run_command_as_child(block: Block) -> Result<(), Failure> {
     const SET_CHILD_SUBREAPER: usize = 36;
     let failed = at(step::RESTORE);
@@ -62,21 +65,43 @@ pub(crate) fn fork() -> Result<Option<usize>, Errno> {
 fn watch(child: usize) -> ! {
     loop {
         let all = (&raw const ALL_SIGNALS).expose_provenance();
-        // SAFETY: the mask is a constant of eight bytes; no information is asked for.
-        let signal = unsafe { call(number::SIGTIMEDWAIT, &[all, 0, 0, 8]) };
+        let mut information = [0_i32; INFORMATION_WORDS];
+        let place = information.as_mut_ptr().expose_provenance();
+        // SAFETY: the mask is a constant of eight bytes; the information is as long as the kernel's.
+        let signal = unsafe { call(number::SIGTIMEDWAIT, &[all, place, 0, 8]) };
         match signal {
             Ok(SIGCHLD) => {
                 if let Some(status) = reap(child) {
                     exit(status);
                 }
             }
-            Ok(signal) => {
+            Ok(signal) if is_for_init_alone(signal, &information) => {
                 // SAFETY: no pointers.
                 let _gone_already = unsafe { call(number::KILL, &[child, signal]) };
             }
-            Err(EINTR) => {}
+            Ok(_) | Err(EINTR) => {}
             Err(_) => exit(crate::ENGINE_FAILED),
         }
+    }
+}
+
+/// Whether a signal reached the init and not the command as well: to be forwarded, then.
+///
+/// The supervisor sends to all of the group, or marks what it sends to one process (`PidFd::queue`).
+/// What another user sends, the launcher's root, is for every process of the tree; a terminal's key
+/// is for the group.
+fn is_for_init_alone(signal: usize, information: &[i32; INFORMATION_WORDS]) -> bool {
+    const SIGHUP: usize = 1;
+    const SI_QUEUE: i32 = -1;
+    const SI_KERNEL: i32 = 0x80;
+    let [_, _, code, _, sender, user, ..] = *information;
+    // SAFETY: no pointers.
+    let number = |number| unsafe { call(number, &[]) }.ok().and_then(|id| i32::try_from(id).ok());
+    match code {
+        SI_QUEUE => true,
+        // The end of a terminal is told to a session's first process.
+        SI_KERNEL => signal == SIGHUP,
+        _ => Some(sender) != number(number::GETPPID) && Some(user) == number(number::GETUID),
     }
 }
 

@@ -26,6 +26,8 @@ pub(crate) mod number {
     pub(crate) const KILL: usize = 62;
     pub(crate) const FCNTL: usize = 72;
     pub(crate) const UMASK: usize = 95;
+    pub(crate) const GETUID: usize = 102;
+    pub(crate) const GETPPID: usize = 110;
     pub(crate) const SETSID: usize = 112;
     pub(crate) const SIGTIMEDWAIT: usize = 128;
     pub(crate) const PRCTL: usize = 157;
@@ -59,6 +61,8 @@ pub(crate) mod number {
     pub(crate) const KILL: usize = 129;
     pub(crate) const FCNTL: usize = 25;
     pub(crate) const UMASK: usize = 166;
+    pub(crate) const GETUID: usize = 174;
+    pub(crate) const GETPPID: usize = 173;
     pub(crate) const SETSID: usize = 157;
     pub(crate) const SIGTIMEDWAIT: usize = 137;
     pub(crate) const PRCTL: usize = 167;
