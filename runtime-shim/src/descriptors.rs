@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd, RawFd};
 
-use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
+use rustix::io::{Errno, FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 
 use crate::error::{ShimError, cannot};
 
@@ -57,9 +57,12 @@ impl Arrangement {
         let keep: BTreeSet<RawFd> = self.ours.iter().map(AsRawFd::as_raw_fd).collect();
         let plugs: Vec<RawFd> =
             self.to_close().into_iter().filter(|number| !keep.contains(number)).collect();
-        // Beyond every number that is about to be overwritten.
-        let null = fcntl_dupfd_cloexec(&null, self.last() + 1).map_err(|e| failed(e.into()))?;
-        let output = fcntl_dupfd_cloexec(output, self.last() + 1).map_err(|e| failed(e.into()))?;
+        // Beyond every number that is about to be overwritten. The caller may have one above its limit.
+        let beyond = |descriptor: &OwnedFd| match fcntl_dupfd_cloexec(descriptor, self.last() + 1) {
+            Err(Errno::INVAL) => Err(failed(Errno::MFILE.into())),
+            other => other.map_err(|e| failed(e.into())),
+        };
+        let (null, output) = (beyond(&null)?, beyond(output)?);
         for (source, target) in [(&null, 0), (&output, 1), (&output, 2)] {
             duplicate(source, target).map_err(&failed)?;
         }

@@ -108,7 +108,8 @@ impl ShimError {
                 Some(advice.clone())
             }
             Self::Config { source } => source.hint(),
-            Self::Prepare { source, .. } => hint_on_limits(source).map(str::to_owned),
+            Self::Rootfs { source, .. } => hint_on_limits("", source).map(str::to_owned),
+            Self::Prepare { what, source } => hint_on_limits(what, source).map(str::to_owned),
             Self::Hooks { source } => source.hint(),
             Self::NoFuse { why, .. } => {
                 Some(format!("{why}; or set `imageMount` to `auto` in sarus.json"))
@@ -241,9 +242,20 @@ pub(crate) fn report(error: &ShimError) -> String {
     lines.join("\n")
 }
 
-/// What a step of the preparation wants that the caller's limits do not give it: `getrlimit(2)`.
-fn hint_on_limits(error: &io::Error) -> Option<&'static str> {
-    match error.raw_os_error()? {
+/// The step that makes a mount that is nowhere yet, which the kernel counts as a namespace.
+pub(crate) const MEMORY: &str = "make a file system in memory";
+
+/// What a step of the preparation wants that the caller's limits do not give it: `getrlimit(2)`,
+/// `namespaces(7)`; or that another user took.
+fn hint_on_limits(what: &str, error: &io::Error) -> Option<&'static str> {
+    let Some(errno) = error.raw_os_error() else {
+        let is_taken = error.kind() == io::ErrorKind::PermissionDenied;
+        return is_taken.then_some("its owner or an administrator can remove it");
+    };
+    match errno {
+        libc::ENOSPC if what == MEMORY => Some(
+            "a limit of the node on mounts may be reached: `sysctl user.max_mnt_namespaces fs.mount-max`; ask the administrator",
+        ),
         libc::EMFILE => Some("the limit of open files may be too small: `ulimit -n`"),
         libc::EAGAIN => Some("the limit of processes may be too small: `ulimit -u`"),
         _ => None,

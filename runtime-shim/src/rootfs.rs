@@ -12,7 +12,7 @@ use sarus_sys::mount::{Attributes, DetachedMount, FileSystem};
 use sarus_sys::root::Root;
 use sarus_sys::scratch::Scratch;
 
-use crate::error::{ShimError, cannot};
+use crate::error::{MEMORY, ShimError, cannot};
 use crate::image::{Run, attach_at};
 use crate::ledger::Entry;
 use crate::mode::Mode;
@@ -50,7 +50,7 @@ pub(crate) fn find_base(run: &Run<'_>) -> Result<PathBuf, ShimError> {
 }
 
 fn memory(size: Option<u64>) -> Result<DetachedMount, ShimError> {
-    let failed = cannot("make a file system in memory");
+    let failed = cannot(MEMORY);
     let memory = FileSystem::open("tmpfs").map_err(&failed)?;
     memory.set("mode", "0755").map_err(&failed)?;
     memory.set("source", "sarus").map_err(&failed)?;

@@ -184,7 +184,11 @@ pub(crate) fn enter(
         }) {
             Ok((meeting, rendezvous)) => meet(run, image, (supervisor, meeting, rendezvous)),
             Err(error) => {
-                log::info!("other runs cannot share the image's mount: {error}");
+                let level = match error.kind() {
+                    std::io::ErrorKind::PermissionDenied => log::Level::Warn,
+                    _ => log::Level::Info,
+                };
+                log::log!(level, "other runs cannot share the image's mount: {error}");
                 let door = make_namespaces(run, None)?;
                 fill(run, image, door, &mut |_, _| Ok(false))
             }

@@ -417,6 +417,10 @@ impl<'a> Supervisor<'a> {
         };
         match blame::find(&said, &plan.hooks, &STAGES) {
             Some(blame) => blame.into(),
+            // The builder failed at the very end, before it became the runtime, and said why.
+            None if said.is_empty() && ended == Ended::Exited(crate::ENGINE_FAILED.into()) => {
+                ShimError::Said { code: crate::ENGINE_FAILED }
+            }
             None => runtime_said(&plan.runtime.path, &said, ended),
         }
     }

@@ -257,8 +257,10 @@ fn bind(run: &Run<'_>, source: &Path, read_only: bool) -> Result<Opened, ShimErr
     let failed = |error| ShimError::MountSource { path: source.to_owned(), source: error };
     let (found, kind) = look_up(run, source)?;
     let mount = DetachedMount::copy_of_descriptor(found.as_fd()).map_err(failed)?;
-    // Device nodes work where the host has them for that, and nowhere else.
-    let no_dev = !source.starts_with("/dev");
+    // Device nodes work where the host has them for that, and nowhere else: by what was opened, not
+    // by how it was written.
+    let opened = std::fs::read_link(format!("/proc/self/fd/{}", found.as_raw_fd()));
+    let no_dev = !opened.is_ok_and(|path| path.starts_with("/dev"));
     let attributes = Attributes { read_only, no_suid: true, no_dev, no_exec: false };
     mount.restrict(attributes).map_err(failed)?;
     Ok(Opened(mount, kind_of(kind)))

@@ -3,6 +3,7 @@
 //! With the image in the store nothing here touches the network or lists a directory.
 
 use std::ffi::OsStr;
+use std::path::PathBuf;
 
 use sarus_image::{Image, ImageError, Stores, Target};
 use sarus_launch::{AccountNames, Device, Request};
@@ -22,9 +23,10 @@ use crate::{explain, launch, plan, pull, to_stderr, variables};
 pub(crate) fn run(args: &RunArgs, verbosity: Verbosity) -> Result<(), CliError> {
     let settings = Settings::load()?;
     let image = find(args, &settings)?;
-    let caller = Caller {
+    let cwd = std::env::current_dir();
+    let mut caller = Caller {
         env: std::env::vars_os().collect(),
-        cwd: std::env::current_dir().map_err(|source| CliError::WorkingDirectory { source })?,
+        cwd: cwd.as_ref().map_or_else(|_| PathBuf::from("/"), PathBuf::clone),
         program: std::env::current_exe().ok(),
         account: account(),
         default_mpi_type: settings.config.default_mpi_type.clone(),
@@ -33,6 +35,13 @@ pub(crate) fn run(args: &RunArgs, verbosity: Verbosity) -> Result<(), CliError> 
     let env_files =
         files.iter().map(|path| variables::read(path)).collect::<Result<Vec<_>, _>>()?;
     let request = plan::request(args, verbosity, &caller, &image, &env_files)?;
+    if let Err(source) = cwd {
+        // A directory that is gone matters only to what depends on it.
+        caller.cwd.push("elsewhere");
+        if plan::request(args, verbosity, &caller, &image, &env_files)? != request {
+            return Err(CliError::WorkingDirectory { source });
+        }
+    }
     warn_of_letters(&request);
     match args.explain {
         None => Err(launch::exec(&request).into()),

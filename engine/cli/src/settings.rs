@@ -24,7 +24,8 @@ pub(crate) fn temporary_directory() -> Option<PathBuf> {
 pub struct Settings {
     /// The settings in force.
     pub config: Config,
-    own_store: PathBuf,
+    /// None where nothing says where the caller's home is.
+    own_store: Option<PathBuf>,
 }
 
 impl Settings {
@@ -32,30 +33,30 @@ impl Settings {
     ///
     /// # Errors
     ///
-    /// A file that is not valid; no place for a store.
+    /// A file that is not valid.
     pub fn load() -> Result<Self, CliError> {
         let var = |name: &str| std::env::var_os(name);
         let parsed = read_configuration()?;
         for note in &parsed.notes {
             log::info!("{note}");
         }
-        Self::new(parsed.config, &var)
+        for path in &parsed.unread {
+            log::info!("`{}` is another user's and is not read", path.display());
+        }
+        Ok(Self::new(parsed.config, &var))
     }
 
     /// Settings for a configuration and an environment.
-    ///
-    /// # Errors
-    ///
-    /// [`CliError::NoHome`]
-    pub fn new(config: Config, var: &dyn Fn(&str) -> Option<OsString>) -> Result<Self, CliError> {
+    pub fn new(config: Config, var: &dyn Fn(&str) -> Option<OsString>) -> Self {
         let data_home = data_home(var("XDG_DATA_HOME").as_deref(), var("HOME").as_deref());
         let configured = config.store_dir.is_some() || config.local_repository_base_dir.is_some();
-        if data_home.is_none() && !configured {
-            return Err(CliError::NoHome);
-        }
-        let user = user_name(var);
-        let own_store = config.user_store(&user, &data_home.unwrap_or_default());
-        Ok(Self { config, own_store })
+        let own_store = (data_home.is_some() || configured)
+            .then(|| config.user_store(&user_name(var), &data_home.unwrap_or_default()));
+        Self { config, own_store }
+    }
+
+    fn own_store(&self) -> Result<Store, CliError> {
+        self.own_store.as_ref().map(Store::open).ok_or(CliError::NoHome)
     }
 
     /// The stores to look images up in: the site's alone, or the user's, then the site's, then
@@ -63,7 +64,7 @@ impl Settings {
     ///
     /// # Errors
     ///
-    /// [`CliError::NoSiteStore`]
+    /// [`CliError::NoSiteStore`], [`CliError::NoHome`]
     pub fn stores(&self, centralized: bool) -> Result<Stores, CliError> {
         let site = self.config.centralized_repository_dir.clone().map(Store::open_read_only);
         match (centralized, site) {
@@ -71,7 +72,7 @@ impl Settings {
             (true, None) => Err(CliError::NoSiteStore),
             (false, site) => {
                 let additional = self.config.additional_stores.iter().map(Store::open_read_only);
-                Ok(Stores::new(Store::open(&self.own_store), site.into_iter().chain(additional)))
+                Ok(Stores::new(self.own_store()?, site.into_iter().chain(additional)))
             }
         }
     }
@@ -80,10 +81,10 @@ impl Settings {
     ///
     /// # Errors
     ///
-    /// [`CliError::NoSiteStore`]
+    /// [`CliError::NoSiteStore`], [`CliError::NoHome`]
     pub fn store(&self, centralized: bool) -> Result<Store, CliError> {
         if !centralized {
-            return Ok(Store::open(&self.own_store));
+            return self.own_store();
         }
         let site = self.config.centralized_repository_dir.clone().ok_or(CliError::NoSiteStore)?;
         Ok(Store::open_shared(site))

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::document::{self, FILE_SIZE_MAX};
@@ -25,7 +26,8 @@ pub fn load_system(path: &Path) -> Result<Parsed, ConfigError> {
 }
 
 /// Reads the site's configuration at `system`, then lays that of the user over it:
-/// `sarus/sarus.json` below `config_home` (see [`config_home`]). Never for a privileged run.
+/// `sarus/sarus.json` below `config_home` (see [`config_home`]), unless that is another user's and
+/// cannot be read. Never for a privileged run.
 ///
 /// # Errors
 ///
@@ -33,9 +35,22 @@ pub fn load_system(path: &Path) -> Result<Parsed, ConfigError> {
 pub fn load_for_user(system: &Path, config_home: Option<&Path>) -> Result<Parsed, ConfigError> {
     let mut parsed = load_system(system)?;
     if let Some(home) = config_home {
-        load(&mut parsed, &home.join("sarus/sarus.json"), Author::User)?;
+        match load(&mut parsed, &home.join("sarus/sarus.json"), Author::User) {
+            Err(ConfigError::Read { path, source })
+                if source.kind() == io::ErrorKind::PermissionDenied && !is_own(home) =>
+            {
+                parsed.unread.push(path);
+            }
+            other => other?,
+        }
     }
     Ok(parsed)
+}
+
+/// Whether a directory is the calling user's: after `su` the variable may lead to another's.
+fn is_own(home: &Path) -> bool {
+    let owner = |path: &Path| std::fs::metadata(path).map(|found| found.uid());
+    matches!((owner(home), owner(Path::new("/proc/self"))), (Ok(home), Ok(own)) if home == own)
 }
 
 /// Where a user's configurations are, from the values of `XDG_CONFIG_HOME` and `HOME`; one that is

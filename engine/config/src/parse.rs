@@ -21,6 +21,8 @@ pub struct Parsed {
     pub config: Config,
     /// What was given and has no effect, in the order of the files.
     pub notes: Vec<Note>,
+    /// Files that are not read: they are in another user's directory.
+    pub unread: Vec<PathBuf>,
 }
 
 /// Something given that has no effect.

@@ -121,6 +121,21 @@ pub fn reap_any() -> io::Result<Option<(Pid, Ended)>> {
     }
 }
 
+/// Runs `work` with a stack of so many bytes, whatever the caller's limit on stacks (`RLIMIT_STACK`) is: on
+/// a thread of its own where that is too small. Without threads it is tried all the same.
+pub fn with_stack<T: Send>(bytes: usize, work: impl Fn() -> T + Sync) -> T {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Stack).current;
+    if limit.is_none_or(|limit| limit >= bytes as u64) {
+        return work();
+    }
+    let done = std::thread::scope(|scope| {
+        let thread =
+            std::thread::Builder::new().stack_size(bytes).spawn_scoped(scope, &work).ok()?;
+        Some(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
+    done.unwrap_or_else(work)
+}
+
 /// A descriptor for a process: it stays that process's, whoever gets the number later.
 #[derive(Debug)]
 pub struct PidFd(OwnedFd);

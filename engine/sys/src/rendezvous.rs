@@ -46,12 +46,15 @@ pub enum Holder {
     Unseen,
 }
 
-/// The directories in which a user's own may be, best first: those of the node's memory, and the
-/// one of temporary files. Root's are where nobody else makes names; who is root in a user
-/// namespace only is no better than others.
-pub fn parents(uid: u32) -> &'static [&'static str] {
-    let is_root = uid == 0 && crate::namespace::is_initial_user();
-    if is_root { &["/run"] } else { &["/dev/shm", "/tmp"] }
+/// The directories in which a user's own may be, best first: those of the node's memory, the one of
+/// temporary files, and, for when somebody else took the names there, the one that a login makes.
+/// Root's are where nobody else makes names; who is root in a user namespace only is no better than
+/// others.
+pub fn parents(uid: u32) -> Vec<PathBuf> {
+    if uid == 0 && crate::namespace::is_initial_user() {
+        return vec!["/run".into()];
+    }
+    vec!["/dev/shm".into(), "/tmp".into(), format!("/run/user/{uid}").into()]
 }
 
 /// The place of a name, the same in every process: FNV-1a, <http://www.isthe.com/chongo/tech/comp/fnv/>.
@@ -68,18 +71,18 @@ impl Rendezvous {
     ///
     /// # Errors
     ///
-    /// `EACCES` when every directory of that name is somebody else's; `ENOENT` when there is no
-    /// place for one.
+    /// [`io::ErrorKind::PermissionDenied`], with the first directory's owner, when all of that name are
+    /// somebody else's; `ENOENT` when there is no place for one.
     pub fn open(name: &str) -> io::Result<Self> {
         let uid = rustix::process::getuid().as_raw();
-        let mut refused = io::Error::from_raw_os_error(libc::ENOENT);
+        let mut refused = None;
         for parent in parents(uid) {
-            match Self::open_in(Path::new(parent), uid, name) {
-                Err(error) => refused = error,
+            match Self::open_in(&parent, uid, name) {
+                Err(error) => drop(refused.get_or_insert(error)),
                 opened => return opened,
             }
         }
-        Err(refused)
+        Err(refused.unwrap_or_else(|| io::Error::from_raw_os_error(libc::ENOENT)))
     }
 
     /// As [`Rendezvous::open`], in the directory of user `uid` below `parent`.
@@ -107,7 +110,7 @@ impl Rendezvous {
                 Ok(file) => {
                     let found = file.metadata()?;
                     if !found.is_file() || found.uid() != uid {
-                        return Err(io::Error::from_raw_os_error(libc::EACCES));
+                        return Err(not_own(&path, &found));
                     }
                     return Ok(Self { file, path });
                 }
@@ -231,11 +234,11 @@ impl Rendezvous {
 pub fn sweep() {
     let uid = rustix::process::getuid().as_raw();
     for parent in parents(uid) {
-        let directory = Path::new(parent).join(format!("sarus-{uid}"));
+        let directory = parent.join(format!("sarus-{uid}"));
         let Ok(entries) = std::fs::read_dir(&directory) else { continue };
         for entry in entries.map_while(Result::ok) {
             let name = entry.file_name().to_string_lossy().into_owned();
-            let Ok(found) = Rendezvous::open_in(Path::new(parent), uid, &name) else { continue };
+            let Ok(found) = Rendezvous::open_in(&parent, uid, &name) else { continue };
             if flock(&found.file, FlockOperation::NonBlockingLockExclusive).is_ok()
                 && found.is_current()
             {
@@ -256,8 +259,15 @@ fn make_own(directory: &Path, uid: u32) -> io::Result<()> {
     if found.is_dir() && found.uid() == uid && found.mode() & 0o077 == 0 {
         Ok(())
     } else {
-        Err(io::Error::from_raw_os_error(libc::EACCES))
+        Err(not_own(directory, &found))
     }
+}
+
+fn not_own(path: &Path, found: &std::fs::Metadata) -> io::Error {
+    let (path, owner, mode) = (path.display(), found.uid(), found.mode() & 0o7777);
+    let text =
+        format!("`{path}` (user {owner}, mode {mode:04o}) must be a directory of yours alone");
+    io::Error::new(io::ErrorKind::PermissionDenied, text)
 }
 
 fn range(kind: i32, place: Option<u64>) -> libc::flock {
@@ -346,11 +356,14 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let directory = parent.path().join(format!("sarus-{}", uid()));
         std::fs::DirBuilder::new().mode(0o755).create(&directory).unwrap();
-        let code =
-            |parent: &Path| Rendezvous::open_in(parent, uid(), "file").unwrap_err().raw_os_error();
-        assert_eq!(code(parent.path()), Some(libc::EACCES));
+        let refused = |parent: &Path| {
+            let error = Rendezvous::open_in(parent, uid(), "file").unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+            error.to_string()
+        };
+        assert!(refused(parent.path()).contains("mode 0755"));
         std::fs::remove_dir(&directory).unwrap();
         std::os::unix::fs::symlink("/", &directory).unwrap();
-        assert_eq!(code(parent.path()), Some(libc::EACCES));
+        assert!(refused(parent.path()).contains("mode 0777"));
     }
 }

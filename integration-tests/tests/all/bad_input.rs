@@ -176,9 +176,52 @@ fn a_node_that_forbids_user_namespaces_is_told_with_the_switch() {
 #[test]
 fn limits_that_are_too_small_are_told() {
     let ground = Ground::new(Who::User, Runtime::Crun);
-    for (limit, want) in [("ulimit -n 8", "`ulimit -n`"), ("ulimit -u 1", "`ulimit -u`")] {
-        ground.run(&["true"]).after(limit).run().explains(125, &[want]);
+    let files = [8, 12, 15, 18, 20].map(|limit| format!("ulimit -n {limit}"));
+    let above = "exec 30< /dev/null; ulimit -n 25".to_owned();
+    let cases = files.into_iter().chain([above]).map(|limit| (limit, "`ulimit -n`"));
+    for (limit, want) in cases.chain([("ulimit -u 1".to_owned(), "`ulimit -u`")]) {
+        let output = ground.run(&["true"]).after(&limit).run();
+        output.explains(125, &[want]);
+        assert_eq!(output.stderr.matches("error: ").count(), 1, "{output}");
     }
+    // What a program does not need for itself it gets whatever the limit is.
+    assert_eq!(ground.run(&["echo", "hi"]).after("ulimit -s 128").run().ok(), "hi\n");
+}
+
+#[test]
+fn a_limit_on_mount_namespaces_is_named() {
+    let ground = Ground::new(Who::User, Runtime::Crun);
+    let output = in_own_namespaces(&ground, "echo 2 > /proc/sys/user/max_mnt_namespaces");
+    output.explains(125, &["user.max_mnt_namespaces"]);
+}
+
+#[test]
+fn a_run_needs_neither_a_home_nor_a_working_directory_that_exists() {
+    let ground = Ground::new(Who::User, Runtime::Crun);
+    let gone = ground.session.home().join("gone");
+    let in_gone = format!("mkdir {0}; cd {0}; rmdir {0}", gone.display());
+    assert_eq!(ground.run(&["echo", "hi"]).after(&in_gone).run().ok(), "hi\n");
+    let relative = ground.run_with(&["-v", "./x:/x"], &["true"]).after(&in_gone).run();
+    relative.explains(125, &["working directory"]);
+    // By its file an image is found without a store; another's configuration is not the user's.
+    let file = ground.session.home().join("image.squashfs");
+    ground.session.sarus(["export", &ground.image]).args([&file]).run().ok();
+    let closed = ground.session.directory().join("closed");
+    fs_err::create_dir_all(closed.join(".config/sarus")).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    fs_err::set_permissions(&closed, mode).unwrap();
+    let closed = format!("export HOME={}", closed.display());
+    for before in ["unset HOME", &closed] {
+        let run = ground.session.sarus(["run"]).args([&file]).args(["echo", "hi"]);
+        assert_eq!(run.after(before).run().ok(), "hi\n", "{before}");
+    }
+    let images = ground.session.sarus(["images"]).after("unset HOME").run();
+    images.explains(125, &["`HOME`"]);
+    // One's own that cannot be read is an error.
+    let own = ground.session.write(".config/sarus/sarus.json", "{}");
+    fs_err::set_permissions(&own, std::os::unix::fs::PermissionsExt::from_mode(0o000)).unwrap();
+    let output = ground.run(&["true"]).run();
+    assert!(output.failed(125).contains("Permission denied"), "{output}");
 }
 
 /// Two are what all runs of a job need together; the kernel gives those of ended runs back seconds

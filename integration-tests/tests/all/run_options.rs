@@ -10,6 +10,7 @@ in_every_mode!(
     entrypoint_and_command_are_joined_as_docker_does,
     the_working_directory_is_given_or_the_images_and_made_when_absent,
     bind_mounts_show_the_host_read_only_or_not,
+    device_nodes_work_where_the_host_has_them_for_that,
     a_tmpfs_has_the_size_and_mode_asked_for,
     read_only_refuses_writes_to_the_image_but_not_to_mounts,
     a_private_process_namespace_starts_with_process_one,
@@ -97,6 +98,28 @@ fn bind_mounts_show_the_host_read_only_or_not(who: Who, runtime: Runtime) {
         ground.run_with(&["-v", &file], &["cat", "/etc/os-release"]).run().ok(),
         "from the host\n"
     );
+}
+
+/// A node where the host has none for that: made by root outside `/dev`.
+fn device_nodes_work_where_the_host_has_them_for_that(who: Who, runtime: Runtime) {
+    let ground = Ground::new(who, runtime);
+    let place = ground.session.directory().join("nodes");
+    fs_err::create_dir(&place).unwrap();
+    let null = place.join("null");
+    let mut mknod = std::process::Command::new("mknod");
+    mknod.args(["-m", "666"]).arg(&null).args(["c", "1", "3"]);
+    assert!(mknod.status().unwrap().success());
+    let around = format!("/dev/..{}", place.display());
+    let link = ground.session.directory().join("link");
+    std::os::unix::fs::symlink("/dev", &link).unwrap();
+    let link = link.to_str().unwrap();
+    for (source, works) in
+        [(place.to_str().unwrap(), false), (&around, false), ("/dev", true), (link, true)]
+    {
+        let mount = format!("{source}:/mnt");
+        let output = ground.run_with(&["-v", &mount], &["sh", "-c", "echo x > /mnt/null"]).run();
+        assert_eq!(output.code() == Some(0), works, "{output}");
+    }
 }
 
 fn a_tmpfs_has_the_size_and_mode_asked_for(who: Who, runtime: Runtime) {

@@ -30,6 +30,7 @@ in_mode!(
     programs_of_different_images_read_each_others_memory,
     jobs_and_sessions_are_apart_and_steps_have_servers_of_their_own,
     a_place_to_meet_that_is_roots_or_open_to_others_is_not_used,
+    places_to_meet_that_another_user_took_are_named_and_a_logins_is_used,
     who_holds_a_lock_but_is_no_run_is_in_nobodys_way,
     an_unpacked_image_is_shared_and_the_last_removes_it,
     runs_outlive_the_server_of_the_image,
@@ -243,6 +244,34 @@ fn a_place_to_meet_that_is_roots_or_open_to_others_is_not_used(who: Who, runtime
             assert_eq!((entries, found.size() * u64::from(found.is_file())), (0, 0), "{what}");
         }
     }
+    assert_nothing_shared(&ground);
+}
+
+fn places_to_meet_that_another_user_took_are_named_and_a_logins_is_used(
+    who: Who,
+    runtime: Runtime,
+) {
+    let ground = Ground::new(who, runtime);
+    let uid = ground.session.uid();
+    let planted = Planted(places_to_meet(uid));
+    planted.0.iter().for_each(|place| fs_err::create_dir(place).unwrap());
+    let first = planted.0[0].to_str().unwrap();
+    let owner = format!("`{first}` (user 0, mode 0755)");
+    ground.run_with(&["--name", "x"], &["true"]).run().explains(125, &[&owner, "administrator"]);
+    let output = ground.run(&["true"]).run();
+    assert!(output.ok().is_empty() && output.stderr.contains(&owner), "{output}");
+    // What a login makes is root's to make and the user's alone.
+    let login = PathBuf::from(format!("/run/user/{uid}"));
+    let made = Planted([login.clone(), login.join("unused")]);
+    fs_err::create_dir_all(&login).unwrap();
+    fs_err::set_permissions(&login, std::fs::Permissions::from_mode(0o700)).unwrap();
+    chown(&login, Some(uid), Some(ground.session.gid())).unwrap();
+    let runs = [waiting(&ground).start(), waiting(&ground).start()];
+    assert_eq!(runs[0].line(), runs[1].line());
+    runs.into_iter().for_each(end);
+    assert_eq!(ground.run_with(&["--name", "x"], &["true"]).run().ok(), "");
+    assert_eq!(fs_err::read_dir(&login).unwrap().count(), 0);
+    drop((made, planted));
     assert_nothing_shared(&ground);
 }
 

@@ -235,7 +235,7 @@ fn store(config: Config, variables: &[(&str, &str)]) -> Result<PathBuf, CliError
         let found = variables.iter().find(|(known, _)| *known == name);
         found.map(|(_, value)| OsString::from(value))
     };
-    let settings = Settings::new(config, &find)?;
+    let settings = Settings::new(config, &find);
     Ok(settings.store(false)?.root().to_owned())
 }
 
@@ -264,7 +264,7 @@ fn the_users_store_is_where_xdg_says_or_the_site() {
 #[test]
 fn the_sites_store_is_read_after_the_users_and_written_when_asked_for() {
     let home = |name: &str| (name == "HOME").then(|| OsString::from("/home/u"));
-    let without = Settings::new(Config::default(), &home).unwrap();
+    let without = Settings::new(Config::default(), &home);
     assert!(matches!(without.stores(true), Err(CliError::NoSiteStore)));
     assert!(matches!(without.store(true), Err(CliError::NoSiteStore)));
     assert_eq!(without.stores(false).unwrap().iter().count(), 1);
@@ -274,7 +274,7 @@ fn the_sites_store_is_read_after_the_users_and_written_when_asked_for() {
         ..Config::default()
     };
     assert!(config.removal_grace > Duration::ZERO, "jobs keep their files by default");
-    let with = Settings::new(config, &home).unwrap();
+    let with = Settings::new(config, &home);
     let stores = with.stores(false).unwrap();
     let roots: Vec<_> = stores.iter().map(|store| (store.root(), store.is_read_only())).collect();
     assert!(!roots[0].1, "the user's own");
