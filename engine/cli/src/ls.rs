@@ -10,11 +10,12 @@ use sarus_launch::RawString;
 use serde::Serialize;
 
 use crate::args::{Format, LsArgs};
-use crate::error::CliError;
+use crate::error::{CliError, report};
 use crate::names::Names;
 use crate::output::{Lines, Records};
 use crate::rows::{Page, Row, permissions, time};
 use crate::settings::Settings;
+use crate::to_stderr;
 
 /// `sarus ls`
 pub(crate) fn ls(args: &LsArgs) -> Result<(), CliError> {
@@ -24,7 +25,7 @@ pub(crate) fn ls(args: &LsArgs) -> Result<(), CliError> {
     let squashfs = looked.squashfs()?;
     let reader = ImageReader::new(&squashfs)
         .map_err(|source| looked.failure(BrowseError::at(b"/", source)))?;
-    let mut look = Look { looked: &looked, reader, args };
+    let mut look = Look { looked: &looked, reader, args, missing: Vec::new() };
     let root = [OsString::from("/")];
     let paths = if args.paths.is_empty() { &root[..] } else { &args.paths };
     match args.format {
@@ -37,6 +38,7 @@ struct Look<'a> {
     looked: &'a Looked,
     reader: ImageReader<'a>,
     args: &'a LsArgs,
+    missing: Vec<CliError>,
 }
 
 /// All of an entry, for programs.
@@ -82,7 +84,7 @@ impl Look<'_> {
     fn json(&mut self, paths: &[OsString]) -> Result<(), CliError> {
         let mut records = Records::default();
         for path in paths {
-            let found = self.find(path)?;
+            let Some(found) = self.find(path)? else { continue };
             if !self.opens(&found) {
                 records.put(&self.record(&found.path, &found.inode)?)?;
                 continue;
@@ -91,7 +93,17 @@ impl Look<'_> {
                 records.put(&look.record(path, inode)?)
             })?;
         }
-        records.end()
+        records.end()?;
+        self.end()
+    }
+
+    /// What was not found is told after the rest, as nothing of it may be lost.
+    fn end(&mut self) -> Result<(), CliError> {
+        let Some(last) = self.missing.pop() else { return Ok(()) };
+        for error in &self.missing {
+            to_stderr(&report(error, error.hint().as_deref()));
+        }
+        Err(last)
     }
 
     /// Files first, then directories with what is in them, as `ls` does.
@@ -104,7 +116,7 @@ impl Look<'_> {
         let mut directories = Vec::new();
         let mut page = Page::new(self.args.long);
         for path in paths {
-            let found = self.find(path)?;
+            let Some(found) = self.find(path)? else { continue };
             if self.opens(&found) {
                 directories.push(found);
             } else {
@@ -114,7 +126,7 @@ impl Look<'_> {
         }
         page.end(&mut lines)?;
         let with_heads = paths.len() > 1 || self.args.recursive;
-        let mut first = directories.len() == paths.len();
+        let mut first = directories.len() + self.missing.len() == paths.len();
         for directory in directories {
             self.directory(&directory, with_heads.then_some(&mut first), &mut names, &mut lines)?;
             if !self.args.recursive {
@@ -131,7 +143,8 @@ impl Look<'_> {
                 }
             }
         }
-        lines.end()
+        lines.end()?;
+        self.end()
     }
 
     /// One listing, and its head where it is one of several.
@@ -198,8 +211,9 @@ impl Look<'_> {
         }
     }
 
-    /// As `ls`: a symbolic link is itself in a long listing, and else what it leads to.
-    fn find(&mut self, path: &OsString) -> Result<Found, CliError> {
+    /// As `ls`: a symbolic link is itself in a long listing, and else what it leads to. None, and taken
+    /// note of, for what is not there.
+    fn find(&mut self, path: &OsString) -> Result<Option<Found>, CliError> {
         let keep = self.args.long || self.args.directory || self.args.format == Format::Json;
         let last = if keep { Last::Keep } else { Last::Follow };
         let found = match find(&mut self.reader, path.as_bytes(), last) {
@@ -208,7 +222,19 @@ impl Look<'_> {
             }
             other => other,
         };
-        Ok(found.map_err(|error| self.failure(error))?)
+        match found {
+            Ok(found) => Ok(Some(found)),
+            Err(
+                error @ (BrowseError::Missing { .. }
+                | BrowseError::NotADirectory { .. }
+                | BrowseError::PathSize { .. }
+                | BrowseError::Links { .. }),
+            ) => {
+                self.missing.push(self.failure(error).into());
+                Ok(None)
+            }
+            Err(error) => Err(self.failure(error).into()),
+        }
     }
 
     /// Whether what is in it is listed, and not the entry itself.

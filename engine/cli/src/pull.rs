@@ -41,7 +41,7 @@ pub(crate) fn pull(args: &PullArgs) -> Result<(), CliError> {
     if let Some(directory) = &args.temp_dir {
         log::info!("`--temp-dir={}` is not needed: nothing is unpacked", directory.display());
     }
-    let login = login(&args.credentials, reference.registry())?;
+    let login = login(&args.credentials, &reference)?;
     let style = if args.quiet { Style::Quiet } else { Style::of_stderr() };
     let job = PullJob { settings: &settings, store: &store, style, login };
     let _interrupt = abandon_when_interrupted(&store);
@@ -165,8 +165,13 @@ fn source_date_epoch(value: Option<&std::ffi::OsStr>) -> Result<Option<u32>, Cli
         .map_err(|_number| CliError::SourceDateEpoch { given: given.into_owned() })
 }
 
-/// The credentials of the command line, for this registry only.
-fn login(args: &CredentialArgs, registry: &str) -> Result<Option<Login>, CliError> {
+/// The credentials of the command line, for the registry that the reference leads to only.
+fn login(args: &CredentialArgs, reference: &Reference) -> Result<Option<Login>, CliError> {
+    if args.username.is_none() && !args.login {
+        return Ok(None);
+    }
+    let client = Client::new(Options::new(Environment::of_process())).map_err(ImageError::from)?;
+    let registry = &client.registry_of(reference).map_err(ImageError::from)?;
     let terminal = io::stdin().is_terminal();
     let (user, password) = match (&args.username, args.login) {
         (None, false) => return Ok(None),

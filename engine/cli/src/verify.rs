@@ -64,6 +64,15 @@ pub(crate) fn verify(args: &VerifyArgs) -> Result<(), CliError> {
                 Err(damage) => records.push(settle(name, None, Err(damage.into()))),
             }
         }
+        for name in listing.names.iter().filter(|it| !listing.images.contains_key(&it.digest)) {
+            // Of a damaged one is told below.
+            if !matches!(store.image(&name.digest), Ok(None)) {
+                continue;
+            }
+            let given = name.reference.to_string();
+            let gone = ImageError::Missing { given: given.clone() };
+            records.push(settle(OsStr::new(&given), Some(name.digest.clone()), Err(gone)));
+        }
         for damage in listing.damaged {
             let root = store.root().as_os_str();
             records.push(settle(root, None, Err(ImageError::from(damage))));

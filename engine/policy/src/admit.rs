@@ -38,7 +38,7 @@ pub struct Evidence<'a> {
     pub manifest: &'a [u8],
     /// Its signatures.
     pub signatures: &'a [Signature],
-    /// Why none were looked for, if none were.
+    /// Why none, or not all, were looked for.
     pub not_sought: Option<&'a str>,
 }
 
@@ -158,6 +158,7 @@ fn signed(
         let reason = evidence.not_sought.map(str::to_owned);
         return Err(Refusal::Unsigned { reason });
     }
+    reasons.extend(evidence.not_sought.map(str::to_owned));
     Err(Refusal::Signatures { reasons })
 }
 

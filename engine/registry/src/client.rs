@@ -74,8 +74,23 @@ impl Client {
     /// [`RegistryError::Config`] names the file and the line. Credentials and certificates are
     /// read when they are needed, and so are errors in them.
     pub fn new(options: Options) -> Result<Self, RegistryError> {
-        let registries = registries_file::load(&options.environment)?;
+        let mut registries = registries_file::load(&options.environment)?;
+        for (path, key) in std::mem::take(&mut registries.unknown) {
+            (options.notify)(&Notice::UnknownKey { path, key });
+        }
         Ok(Self { session: Arc::new(Session::new(options, registries)) })
+    }
+
+    /// The registry that `reference` leads to, as registries.conf has it: the first one of several that a
+    /// short name may mean. Contacts nobody.
+    ///
+    /// # Errors
+    ///
+    /// A name that is blocked, or that the configuration does not allow to be guessed.
+    pub fn registry_of(&self, reference: &Reference) -> Result<String, RegistryError> {
+        let sources = registries::sources(&self.session.registries, reference)?;
+        let first = sources.first().map_or(reference, |source| &source.reference);
+        Ok(first.registry().to_owned())
     }
 
     /// Finds the manifest of `reference` for `platform`, and fetches its configuration.

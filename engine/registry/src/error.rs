@@ -36,6 +36,8 @@ pub enum RegistryError {
     HostUnknown {
         /// The host.
         host: String,
+        /// The variable that names a proxy for it, unless it is excepted.
+        proxy: Option<&'static str>,
         /// What the resolver said.
         #[source]
         source: Cause,
@@ -45,6 +47,8 @@ pub enum RegistryError {
     Connect {
         /// The host.
         host: String,
+        /// The variable that names a proxy for it, unless it is excepted.
+        proxy: Option<&'static str>,
         /// What the system said.
         #[source]
         source: Cause,

@@ -46,10 +46,10 @@ pub(crate) fn of_send(error: &reqwest::Error, host: &str, limit: Duration) -> Re
     }
     if error.is_connect() {
         if is_lookup(error) {
-            return RegistryError::HostUnknown { host, source };
+            return RegistryError::HostUnknown { host, proxy: None, source };
         }
         if !is_broken(error) {
-            return RegistryError::Connect { host, source };
+            return RegistryError::Connect { host, proxy: None, source };
         }
     }
     RegistryError::Interrupted { host, source }

@@ -15,6 +15,11 @@ impl RegistryError {
             Self::Nowhere { attempts, .. } => {
                 return attempts.iter().rev().find_map(|attempt| attempt.error.hint());
             }
+            Self::HostUnknown { host, proxy: Some(variable), .. }
+            | Self::Connect { host, proxy: Some(variable), .. } => format!(
+                "`{variable}` is set: check that its proxy runs and is named rightly, or except \
+                 `{host}` in `NO_PROXY`"
+            ),
             Self::HostUnknown { .. } => {
                 "check the registry's name; nodes without a network may need `HTTPS_PROXY`"
                     .to_owned()
@@ -49,6 +54,11 @@ impl RegistryError {
                 "ask for access, or `sarus login {}` as a user who has it",
                 login_name(host)
             ),
+            Self::NotFound { object, .. } if is_part(object) => {
+                "the registry has the image and not this part of it: it was not pushed whole, or is \
+                 being deleted; push it again, or tell who keeps it"
+                    .to_owned()
+            }
             Self::NotFound { host, .. } => format!(
                 "check the name and the tag; registries answer the same for private images: \
                  `sarus login {}`",
@@ -89,6 +99,11 @@ impl RegistryError {
             _ => return None,
         })
     }
+}
+
+/// Whether it is what an image's documents name, and not the image.
+fn is_part(object: &str) -> bool {
+    ["/manifests/sha", "/blobs/sha"].iter().any(|part| object.contains(part))
 }
 
 /// What a user calls the registry that serves `host`.

@@ -54,6 +54,13 @@ pub enum Notice {
         /// The registry.
         host: String,
     },
+    /// registries.conf has a key that means nothing here.
+    UnknownKey {
+        /// The file.
+        path: PathBuf,
+        /// The key, with the tables it is in.
+        key: String,
+    },
     /// The client waits before it tries again.
     Waiting {
         /// The registry.
@@ -82,6 +89,9 @@ pub enum Notice {
 impl fmt::Display for Notice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::UnknownKey { path, key } => {
+                write!(f, "`{}`: the key `{key}` is unknown and passed over", path.display())
+            }
             Self::PlainHttp { host } => write!(f, "using `{host}` over HTTP, without encryption"),
             Self::Waiting { host, time, reason } => {
                 write!(f, "trying `{host}` again in {} s: {reason}", time.as_secs_f32().ceil())

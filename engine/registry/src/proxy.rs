@@ -14,21 +14,26 @@ pub(crate) fn of(environment: &Environment, url: &Url) -> Result<Option<Proxy>, 
     if is_loopback(url) {
         return Ok(None);
     }
-    let names: &[&'static str] = if url.scheme() == "https" {
-        &["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"]
-    } else {
-        &["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"]
-    };
-    let Some((variable, address)) =
-        names.iter().find_map(|name| Some((*name, environment.var(name)?.to_str()?)))
-    else {
-        return Ok(None);
-    };
+    let Some((variable, address)) = named(environment, url) else { return Ok(None) };
     let excepted = ["NO_PROXY", "no_proxy"].iter().find_map(|name| environment.var(name)?.to_str());
     let proxy =
         Proxy::all(address).map_err(|_may_hold_a_password| ConfigError::Proxy { variable })?;
     let excepted = excepted.map(|list| for_port(list, url.port_or_known_default()));
     Ok(Some(proxy.no_proxy(excepted.as_deref().and_then(NoProxy::from_string))))
+}
+
+/// The variable that names a proxy for `url`, unless `NO_PROXY` excepts the host.
+pub(crate) fn variable(environment: &Environment, url: &Url) -> Option<&'static str> {
+    if is_loopback(url) { None } else { named(environment, url).map(|(variable, _)| variable) }
+}
+
+fn named<'a>(environment: &'a Environment, url: &Url) -> Option<(&'static str, &'a str)> {
+    let names: &[&'static str] = if url.scheme() == "https" {
+        &["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"]
+    } else {
+        &["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"]
+    };
+    names.iter().find_map(|name| Some((*name, environment.var(name)?.to_str()?)))
 }
 
 /// The exceptions that hold for a port, without the port, and `*.domain` as `.domain`: both are what Go's

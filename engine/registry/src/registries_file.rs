@@ -1,12 +1,13 @@
 //! registries.conf, version 2: its grammar, and how drop-in files are laid over it.
 //!
-//! Specification: containers-registries.conf(5). An unknown key is an error: a mistyped
-//! `blocked` must not unblock. Knows nothing of what the rules lead to (`registries`).
+//! Specification: containers-registries.conf(5). An unknown key is passed over and named, since a newer
+//! version of the other engines may know it. Knows nothing of what the rules lead to (`registries`).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use toml::Spanned;
 
 use crate::{ConfigError, Environment};
@@ -24,6 +25,8 @@ pub(crate) struct RegistriesFile {
     pub(crate) credential_helpers: Vec<String>,
     /// Rules by prefix.
     pub(crate) rules: BTreeMap<String, Rule>,
+    /// Keys that are passed over, each with its file.
+    pub(crate) unknown: Vec<(PathBuf, String)>,
 }
 
 /// One `[[registry]]`.
@@ -57,7 +60,7 @@ pub(crate) enum Serves {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case")]
 struct File {
     unqualified_search_registries: Option<Vec<Spanned<String>>>,
     short_name_mode: Option<ShortNameMode>,
@@ -68,7 +71,9 @@ struct File {
     aliases: BTreeMap<String, Spanned<String>>,
     #[serde(default)]
     registry: Vec<Spanned<RegistryTable>>,
-    registries: Option<Spanned<serde::de::IgnoredAny>>,
+    registries: Option<Spanned<IgnoredAny>>,
+    #[serde(flatten)]
+    unknown: BTreeMap<String, IgnoredAny>,
 }
 
 /// What to do with a short name that several search registries may have. Nobody is asked: a
@@ -86,7 +91,7 @@ pub(crate) enum ShortNameMode {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case")]
 struct RegistryTable {
     prefix: Option<String>,
     location: Option<String>,
@@ -98,15 +103,19 @@ struct RegistryTable {
     mirror_by_digest_only: bool,
     #[serde(default)]
     mirror: Vec<MirrorTable>,
+    #[serde(flatten)]
+    unknown: BTreeMap<String, IgnoredAny>,
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case")]
 struct MirrorTable {
     location: Spanned<String>,
     #[serde(default)]
     insecure: bool,
     pull_from_mirror: Option<Serves>,
+    #[serde(flatten)]
+    unknown: BTreeMap<String, IgnoredAny>,
 }
 
 /// Parses the text of one file. `path` is for messages.
@@ -115,6 +124,7 @@ pub(crate) fn parse(text: &str, path: &Path) -> Result<RegistriesFile, ConfigErr
     let file: File = toml::from_str(text).map_err(|error| {
         at.error(error.span().map_or(0, |span| span.start), error.message().to_owned())
     })?;
+    let unknown = unknown_keys(&file).map(|key| (path.to_owned(), key)).collect();
     if let Some(old) = file.registries {
         return Err(ConfigError::Version1 {
             path: path.to_owned(),
@@ -136,16 +146,34 @@ pub(crate) fn parse(text: &str, path: &Path) -> Result<RegistriesFile, ConfigErr
         aliases.insert(name, text.to_owned());
     }
     let mut rules = BTreeMap::new();
+    let mut places = BTreeMap::new();
     for table in file.registry {
         let (prefix, rule) = at.rule(&table)?;
-        if rules.insert(prefix.clone(), rule).is_some() {
-            let what = format!("there is another `[[registry]]` for `{prefix}`");
+        let place = rule.location.clone().unwrap_or_else(|| prefix.clone());
+        let settings = (rule.insecure, rule.blocked);
+        if *places.entry(place.clone()).or_insert(settings) != settings {
+            let what = format!(
+                "`insecure` or `blocked` is not what another `[[registry]]` says of `{place}`"
+            );
             return Err(at.error(table.span().start, what));
         }
+        // The first of several for one prefix counts.
+        rules.entry(prefix).or_insert(rule);
     }
     let credential_helpers = file.credential_helpers.unwrap_or_default();
     let short_name_mode = file.short_name_mode;
-    Ok(RegistriesFile { search, aliases, short_name_mode, credential_helpers, rules })
+    Ok(RegistriesFile { search, aliases, short_name_mode, credential_helpers, rules, unknown })
+}
+
+/// The keys that mean nothing here, with the tables they are in.
+fn unknown_keys(file: &File) -> impl Iterator<Item = String> {
+    let top = file.unknown.keys().cloned();
+    let tables = file.registry.iter().map(Spanned::get_ref);
+    let of_registries = tables.clone().flat_map(|table| table.unknown.keys());
+    let of_mirrors =
+        tables.flat_map(|table| &table.mirror).flat_map(|mirror| mirror.unknown.keys());
+    top.chain(of_registries.map(|key| format!("registry.{key}")))
+        .chain(of_mirrors.map(|key| format!("registry.mirror.{key}")))
 }
 
 /// Where in which file something is, for messages.
@@ -226,6 +254,7 @@ impl RegistriesFile {
         }
         self.aliases.extend(later.aliases);
         self.rules.extend(later.rules);
+        self.unknown.extend(later.unknown);
     }
 }
 

@@ -130,12 +130,17 @@ impl Search<'_> {
     }
 
     fn ask(&self, method: Method, target: &str) -> Result<Answer, RegistryError> {
+        // What an index names is not the image.
+        let object = match target == self.target() {
+            true => self.object(),
+            false => format!("{}/manifests/{target}", self.source.repository),
+        };
         let ask = Ask {
             method,
             path: &format!("manifests/{target}"),
             accept: Some(manifest::ACCEPTED.join(", ")),
             from: 0,
-            object: &self.object(),
+            object: &object,
         };
         self.session.ask(self.source, &ask)
     }

@@ -28,7 +28,7 @@ const SIGNATURES_MAX: usize = 128;
 pub struct Signatures {
     /// What may be signatures; nothing in them is verified.
     pub found: Vec<Signature>,
-    /// Why none were looked for, if none were.
+    /// Why none, or not all, were looked for.
     pub not_sought: Option<String>,
 }
 
@@ -48,7 +48,7 @@ pub(crate) fn find(
         }
         sought = true;
         match fetch(session, &source, &tag) {
-            Ok(found) => return Ok(Signatures { found, not_sought: None }),
+            Ok(found) => return Ok(found),
             Err(RegistryError::NotFound { .. }) => {}
             Err(error) if source.mirror => {
                 let reason = Chain(&error).to_string();
@@ -66,7 +66,7 @@ pub(crate) fn find(
 }
 
 /// The payloads at one place.
-fn fetch(session: &Session, source: &Source, tag: &str) -> Result<Vec<Signature>, RegistryError> {
+fn fetch(session: &Session, source: &Source, tag: &str) -> Result<Signatures, RegistryError> {
     #[derive(Deserialize)]
     struct Fields {
         #[serde(default)]
@@ -83,12 +83,17 @@ fn fetch(session: &Session, source: &Source, tag: &str) -> Result<Vec<Signature>
         let source = DocumentError::Json { document: "the signatures", source: error };
         RegistryError::Document { object, source }
     })?;
-    let payloads = fields.layers.into_iter().filter(|layer| layer.media_type == PAYLOAD);
+    let mut payloads = fields.layers;
+    payloads.retain(|layer| layer.media_type == PAYLOAD);
+    let count = payloads.len();
+    let not_sought = (count > SIGNATURES_MAX)
+        .then(|| format!("of its {count} signatures the first {SIGNATURES_MAX} were looked at"));
+    payloads.truncate(SIGNATURES_MAX);
     let mut found = Vec::new();
-    for layer in payloads.take(SIGNATURES_MAX) {
+    for layer in payloads {
         let payload = resolve::small_blob(session, source, &layer, PAYLOAD_MAX)?;
         let Descriptor { media_type, annotations, .. } = layer;
         found.push(Signature { media_type, payload, annotations });
     }
-    Ok(found)
+    Ok(Signatures { found, not_sought })
 }

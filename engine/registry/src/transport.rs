@@ -163,7 +163,13 @@ impl Transport {
             let options = &self.options;
             let limit =
                 if error.is_connect() { options.connect_timeout } else { options.stall_timeout };
-            failure::of_send(&error, &host, limit)
+            let mut failure = failure::of_send(&error, &host, limit);
+            if let RegistryError::Connect { proxy, .. } | RegistryError::HostUnknown { proxy, .. } =
+                &mut failure
+            {
+                *proxy = proxy::variable(&options.environment, url);
+            }
+            failure
         })
     }
 

@@ -98,6 +98,10 @@ impl Store {
         for file in list(&directory)? {
             let path = directory.join(&file);
             let Ok(metadata) = std::fs::symlink_metadata(&path) else { continue };
+            // What is no file no store made.
+            if metadata.is_dir() {
+                continue;
+            }
             let (stem, label) = file
                 .split_once(',')
                 .map_or((file.as_str(), None), |(stem, label)| (stem, Some(label)));

@@ -66,6 +66,15 @@ fn a_password_comes_from_auth_json_login_or_standard_input() {
     assert_eq!(output.ok(), digest);
     drop(session);
 
+    // Of a short name they are for the registry that it leads to.
+    let session = start();
+    let alias = format!("[aliases]\nimg = \"{host}/app\"\n");
+    session.write(".config/containers/registries.conf.d/alias.conf", alias);
+    let words = ["pull", "--quiet", "-u", "researcher", "--password-stdin", "img:1"];
+    let output = session.sarus(words).input("open sesame\n").run();
+    assert_eq!(output.ok(), digest);
+    drop(session);
+
     let session = start();
     let output = session.sarus(["pull", "--quiet", "--login", &reference]);
     assert_eq!(output.input("researcher\nopen sesame\n").run().ok(), digest);

@@ -108,7 +108,7 @@ fn device_nodes_work_where_the_host_has_them_for_that(who: Who, runtime: Runtime
     let null = place.join("null");
     let mut mknod = std::process::Command::new("mknod");
     mknod.args(["-m", "666"]).arg(&null).args(["c", "1", "3"]);
-    assert!(mknod.status().unwrap().success());
+    assert!(mknod.output().unwrap().status.success());
     let around = format!("/dev/..{}", place.display());
     let link = ground.session.directory().join("link");
     std::os::unix::fs::symlink("/dev", &link).unwrap();

@@ -30,7 +30,7 @@ in_mode!(
     programs_of_different_images_read_each_others_memory,
     jobs_and_sessions_are_apart_and_steps_have_servers_of_their_own,
     a_place_to_meet_that_is_roots_or_open_to_others_is_not_used,
-    places_to_meet_that_another_user_took_are_named_and_a_logins_is_used,
+    places_to_meet_that_root_took_are_named_and_a_logins_is_used,
     who_holds_a_lock_but_is_no_run_is_in_nobodys_way,
     an_unpacked_image_is_shared_and_the_last_removes_it,
     runs_outlive_the_server_of_the_image,
@@ -247,10 +247,7 @@ fn a_place_to_meet_that_is_roots_or_open_to_others_is_not_used(who: Who, runtime
     assert_nothing_shared(&ground);
 }
 
-fn places_to_meet_that_another_user_took_are_named_and_a_logins_is_used(
-    who: Who,
-    runtime: Runtime,
-) {
+fn places_to_meet_that_root_took_are_named_and_a_logins_is_used(who: Who, runtime: Runtime) {
     let ground = Ground::new(who, runtime);
     let uid = ground.session.uid();
     let planted = Planted(places_to_meet(uid));

@@ -573,6 +573,18 @@ fn what_is_no_image_is_told_with_what_it_looks_like() {
     }
     let error = place.ask(&Ask::of(place.directory.path().to_str().unwrap())).unwrap_err();
     assert!(error.to_string().contains("no `oci-layout`"), "{error}");
+    // What is damaged, and what leads out, have a hint; an id is no name.
+    let cut = place.load_bytes("cut.gz", &gzip(&Docker::new().archive(plain))[..200]).unwrap_err();
+    assert!(cut.hint().is_some_and(|hint| hint.contains("damaged")), "{}", chain(&cut));
+    let outside = place.directory.path().join("layout");
+    fs_err::create_dir(&outside).unwrap();
+    for name in ["oci-layout", "index.json"] {
+        std::os::unix::fs::symlink("/etc/hostname", outside.join(name)).unwrap();
+    }
+    let error = place.ask(&Ask::of(outside.to_str().unwrap())).unwrap_err();
+    assert!(chain(&error).contains("no `oci-layout`"), "{}", chain(&error));
+    let error = place.ask(&Ask::of("containers-storage:0123456789ab")).unwrap_err();
+    assert!(error.to_string().contains("does not say what"), "{error}");
     let error = place.ask(&Ask::of("/no/such/file")).unwrap_err();
     assert!(error.to_string().contains("cannot open `/no/such/file`"), "{error}");
     assert!(

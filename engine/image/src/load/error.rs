@@ -280,6 +280,12 @@ impl LoadError {
             Self::Tar { .. } | Self::Member { .. } | Self::Inconsistent { .. } => {
                 "the archive is damaged or was not written to its end: save the image again"
             }
+            Self::Open { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                "check that you may read it, and enter the directories above it"
+            }
+            Self::Read { source, .. } if is_damage(source) => {
+                "the archive is damaged or was not written to its end: save the image again"
+            }
             Self::Digest { .. } | Self::Size { .. } => {
                 "the archive is damaged: copy it again, and compare the files' checksums"
             }
@@ -301,6 +307,14 @@ impl LoadError {
         };
         Some(hint.to_owned())
     }
+}
+
+/// Whether it is the content that cannot be read, and not the file.
+fn is_damage(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof
+    ) || error.raw_os_error().is_none() && error.kind() == io::ErrorKind::Other
 }
 
 fn listed(names: &[String]) -> String {

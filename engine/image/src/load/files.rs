@@ -11,6 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use rustix::io::Errno;
 use sarus_squash::tar::{Archive, Entry, EntryType};
 
 use super::LoadError;
@@ -145,6 +146,12 @@ impl Place {
                 from: from.clone(),
                 member: name.to_owned(),
                 what: "is missing",
+            },
+            // Of a link that leads out of the directory.
+            _ if error.raw_os_error() == Some(Errno::XDEV.raw_os_error()) => LoadError::Member {
+                from: from.clone(),
+                member: name.to_owned(),
+                what: "leads out of the directory",
             },
             _ => LoadError::Open { path: Path::new(&from).join(name), source: error },
         };

@@ -87,6 +87,12 @@ impl Opening<'_> {
             return Err(self.not("it is a directory"));
         }
         let place = Place::directory(&self.from, path)?;
+        for mark in [layout::MARK, layout::INDEX] {
+            // One that may not be read is not missing.
+            if let Err(error @ LoadError::Open { .. }) = place.find(mark) {
+                return Err(error);
+            }
+        }
         if !layout::is_there(&place) {
             let what = "the directory has no `oci-layout` and `index.json`";
             return Err(match self.format {

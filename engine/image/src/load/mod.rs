@@ -175,6 +175,10 @@ fn transport(format: Format) -> Transport {
 /// The name that was given, or that of the storage's image.
 fn name(request: &LoadRequest) -> Result<Option<Reference>, ImageError> {
     let name = match (&request.name, &request.location.place) {
+        // An id is what the storage calls the image, and no name for it.
+        (None, Place::Storage(name)) if crate::Stores::is_id(name) => {
+            return Err(LoadError::NoName { from: request.location.label() }.into());
+        }
         (None, Place::Storage(name)) => Some(Reference::parse(name)?),
         (name, _) => name.clone(),
     };

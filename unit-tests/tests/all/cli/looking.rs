@@ -84,6 +84,18 @@ fn ls_shows_the_images_own_owners_and_their_names() {
 }
 
 #[test]
+fn ls_lists_what_is_there_beside_what_is_not() {
+    let (_registry, user, name) = pulled(&[("a", b"1"), ("d/f", b"2")]);
+    let said = user.sarus(&["ls", &name, "absent", "a", "d", "a/x"]);
+    assert_eq!((said.status, said.out.as_str()), (125, "a\n\n/d:\nf\n"), "{}", said.err);
+    assert!(said.err.contains("there is no `/absent`"), "{}", said.err);
+    assert!(said.err.contains("`/a` in the image is no directory"), "{}", said.err);
+    let said = user.sarus(&["ls", "--format=json", &name, "absent", "a"]);
+    let records: Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!((said.status, records[0]["path"].as_str()), (125, Some("/a")), "{}", said.err);
+}
+
+#[test]
 fn cat_prints_files_as_they_are_one_behind_the_other() {
     let bytes: Vec<u8> = (0..=255).cycle().take(300_000).collect();
     let (_registry, user, name) =
@@ -204,6 +216,11 @@ fn verify_finds_every_altered_byte() {
         user.output(&["verify", "--deep", &name]),
         format!("{name}: sound, 3 entries read\n")
     );
+    // A name that leads to nothing is not passed over.
+    fs_err::remove_file(path.with_file_name("image.json")).unwrap();
+    let said = user.sarus(&["verify", "--all"]);
+    assert_eq!((said.status, said.out), (125, format!("{name}: NOT SOUND\n")));
+    assert!(said.err.starts_with(&format!("error: there is no image `{name}`")), "{}", said.err);
 }
 
 #[test]

@@ -13,12 +13,21 @@ fn sound() -> Server {
 fn broken_configuration_names_file_and_line() {
     for (text, line, want) in [
         ("\n[[registry]\n", 2, ""),
-        ("\n\n[[registry]]\nlocation = \"a\"\nblokced = true", 5, "blokced"),
         ("[[registry]]\nlocation = \"a\"\ninsecure = \"yes\"", 3, ""),
         ("\n[[registry]]\ninsecure = true", 2, "neither `location` nor `prefix`"),
         ("[[registry]]\nprefix = \"a.org\"", 1, "has no `location`"),
         ("[[registry]]\nprefix = \"a.*.org\"\nlocation = \"b\"", 1, "wildcard"),
-        ("[[registry]]\nlocation = \"a\"\n[[registry]]\nlocation = \"a\"", 3, "another"),
+        (
+            "[[registry]]\nlocation = \"a\"\n[[registry]]\nlocation = \"a\"\nblocked = true",
+            3,
+            "another",
+        ),
+        (
+            "[[registry]]\nprefix = \"b\"\nlocation = \"a\"\ninsecure = true\n\
+             [[registry]]\nlocation = \"a\"",
+            5,
+            "says of `a`",
+        ),
         ("unqualified-search-registries = [\"https://a\"]", 1, "no location"),
         ("[aliases]\nx = \"y\"", 2, "alias"),
         ("[registries.search]\nregistries = []", 1, "version 1"),
@@ -27,6 +36,26 @@ fn broken_configuration_names_file_and_line() {
         let file = user.write("etc/containers/registries.conf", text);
         let error = Client::new(user.options()).unwrap_err();
         assert_told(&error, &[&format!("`{}`, line {line}: ", file.display()), want]);
+    }
+}
+
+/// As the other engines take it, which name them in a log only.
+#[test]
+fn unknown_keys_are_told_and_passed_over_and_repetitions_are_taken_once() {
+    let server = sound();
+    let user = User::new();
+    let rule = |more: &str| {
+        let host = &server.host;
+        format!("[[registry]]\nlocation = \"{host}\"\ninsecure = true\nblokced = true\n{more}")
+    };
+    let mirror = format!("[[registry.mirror]]\nlocation = \"{}\"\ninsecure = true\n", server.host);
+    let text = format!("new-key = {{ a = 1 }}\n{}{}", rule(&format!("{mirror}x = 1\n")), rule(""));
+    let file = user.write("etc/containers/registries.conf", &text);
+    user.resolve(&format!("{}/app", server.host)).unwrap();
+    let notices = user.notices();
+    for key in ["`new-key`", "`registry.blokced`", "`registry.mirror.x`"] {
+        let is_told = |it: &String| it.contains(key) && it.contains(file.to_str().unwrap());
+        assert!(notices.iter().any(is_told), "{key}: {notices:?}");
     }
 }
 

@@ -115,6 +115,24 @@ fn each_status_is_told_with_registry_object_and_what_to_do() {
 }
 
 #[test]
+fn a_part_that_an_image_lacks_is_told_as_that() {
+    let mut contents = Contents::default();
+    let amd = contents.add_image("amd64", OCI_MANIFEST);
+    let index = contents.index(OCI_INDEX, std::slice::from_ref(&amd));
+    contents.tag("latest", &index);
+    contents.tag("single", &amd);
+    let digest = amd["digest"].as_str().unwrap().to_owned();
+    let is_part = move |path: &str| path.contains("/blobs/") || path.ends_with(&digest);
+    let gone = Reply::new(404, error("MANIFEST_UNKNOWN", "unknown"));
+    let server = contents.serve(move |request, _| is_part(&request.path).then(|| gone.clone()));
+    let user = User::insecure(&[&server]);
+    for (tag, part) in [("latest", "app/manifests/sha256:"), ("single", "app/blobs/sha256:")] {
+        let error = user.refused(&format!("{}/app:{tag}", server.host));
+        assert_told(&error, &[part, "not this part of it", "push it again"]);
+    }
+}
+
+#[test]
 fn a_web_page_is_never_quoted_as_an_error_or_taken_for_a_manifest() {
     for status in [200, 404, 503] {
         let server = Server::start(move |_, _| {
@@ -245,6 +263,18 @@ fn a_host_that_does_not_exist_is_told_by_name() {
         &error,
         &["cannot find the host `nowhere.invalid`", "hint: check the registry's name"],
     );
+}
+
+#[test]
+fn a_proxy_that_does_not_run_or_exist_is_what_the_hint_speaks_of() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for proxy in [format!("http://u:secret@{port}"), "http://u:secret@proxy.invalid:1".to_owned()] {
+        let mut user = User::new();
+        user.set("https_proxy", &proxy);
+        let error = user.refused("registry.invalid/app");
+        assert_told(&error, &["`https_proxy` is set", "`registry.invalid` in `NO_PROXY`"]);
+        assert!(!told(&error).contains("secret"));
+    }
 }
 
 #[test]

@@ -13,9 +13,13 @@ const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 /// A registry with an image and what is attached to it: two signatures and something else.
 fn signed(media_type: &str) -> (Contents, String) {
+    signed_by(media_type, &["one", "two"])
+}
+
+fn signed_by(media_type: &str, payloads: &[&str]) -> (Contents, String) {
     let mut contents = Contents::image("amd64");
     let mut layers = vec![contents.blob("application/vnd.dsse.envelope.v1+json", b"other")];
-    for payload in ["one", "two"] {
+    for payload in payloads {
         let mut layer = contents.blob(PAYLOAD, payload.as_bytes());
         layer["annotations"] = json!({ "key": payload });
         layers.push(layer);
@@ -67,6 +71,18 @@ fn signatures_are_looked_for_where_registries_d_says_so() {
     assert!(find(&user, &server).unwrap().not_sought.is_some());
     user.write("home/.config/containers/registries.d/mine.yaml", "docker: [\n");
     assert_told(&find(&user, &server).unwrap_err(), &["mine.yaml"]);
+}
+
+#[test]
+fn signatures_that_are_too_many_to_look_at_are_told() {
+    let (contents, _) = signed_by(MANIFEST, &["one"; 130]);
+    let server = contents.serve(|_, _| None);
+    let user = User::insecure(&[&server]);
+    attach(&user, &[&server]);
+    let Signatures { found, not_sought } = find(&user, &server).unwrap();
+    assert_eq!(found.len(), 128);
+    let told = not_sought.unwrap();
+    assert!(told.contains("130") && told.contains("128"), "{told}");
 }
 
 #[test]

@@ -35,6 +35,17 @@ fn full() -> Place {
 }
 
 #[test]
+fn what_no_store_made_is_left_alone_and_stops_nothing() {
+    let place = full();
+    let name = format!("sha256-{}", Digest::sha256_of(b"a directory").hex());
+    let foreign = place.root().join("blobs").join(name);
+    put(&foreign.join("content"), b"somebody's");
+    let pruned = place.store.prune(DAY, false).unwrap();
+    assert_eq!(pruned.items.len(), 5);
+    assert!(foreign.join("content").exists());
+}
+
+#[test]
 fn a_dry_run_says_what_would_be_freed_and_changes_nothing() {
     let place = full();
     let before = snapshot(place.root());
