@@ -408,7 +408,7 @@ pub struct StoreArgs {
 
 #[derive(Debug, Args)]
 pub struct RmiArgs {
-    /// Images: by reference, or by the beginning of an image id
+    /// Images: by reference, or by the beginning of an image id (4 digits or more)
     #[arg(value_name = "IMAGE", required_unless_present = "force")]
     pub images: Vec<String>,
     /// Delete the files now, those removed before too, though jobs on other nodes may use them
@@ -439,7 +439,7 @@ pub struct PruneArgs {
 
 #[derive(Debug, Args)]
 pub struct InspectArgs {
-    /// Images: by reference, or by the beginning of an image id
+    /// Images: by reference, or by the beginning of an image id (4 digits or more)
     #[arg(value_name = "IMAGE", required = true)]
     pub images: Vec<String>,
     #[command(flatten)]
@@ -458,7 +458,7 @@ pub enum Json {
 
 #[derive(Debug, Args)]
 pub struct ExportArgs {
-    /// The image: a reference, or the beginning of an image id
+    /// The image: a reference, or the beginning of an image id (4 digits or more)
     #[arg(value_name = "IMAGE")]
     pub image: String,
     /// The squashfs file to write

@@ -42,6 +42,8 @@ use std::ffi::OsString;
 use std::io::Write;
 
 use clap::{CommandFactory, Parser};
+use rustix::fs::Mode;
+use rustix::process::umask;
 
 use crate::args::{Arguments, Command, Verbosity};
 use crate::error::{CliError, ENGINE_ERROR, report};
@@ -75,6 +77,9 @@ fn execute(arguments: Arguments) -> Result<(), CliError> {
     if !matches!(arguments.command, Command::Run(_)) {
         sweep();
     }
+    if !matches!(arguments.command, Command::Run(_) | Command::Exec(_)) {
+        keep_own_bits();
+    }
     match arguments.command {
         Command::Pull(args) => pull::pull(&args),
         Command::Load(args) => load::load(&args),
@@ -99,6 +104,13 @@ fn execute(arguments: Arguments) -> Result<(), CliError> {
         Command::Export(args) => export::export(&args),
         Command::UnpackImage(args) => export::unpack(&args),
     }
+}
+
+/// Lets the user into what this process makes, whatever the umask is; returns the umask there was.
+fn keep_own_bits() -> Mode {
+    let before = umask(Mode::empty());
+    umask(before.difference(Mode::RWXU));
+    before
 }
 
 /// Ends and removes what killed runs of the user left behind on this node. Whatever stays is no

@@ -125,7 +125,11 @@ pub(crate) fn for_run(
 ) -> Result<Image, CliError> {
     let job = PullJob { settings, store, style: Style::of_stderr(), login: None };
     let _interrupt = abandon_when_interrupted(store);
-    Ok(job.pull(reference, platform)?.image)
+    let umask = crate::keep_own_bits();
+    let pulled = job.pull(reference, platform);
+    // The container's is the caller's.
+    rustix::process::umask(umask);
+    Ok(pulled?.image)
 }
 
 /// While it lives, a signal that ends the command takes what is unfinished out of the store first: whoever

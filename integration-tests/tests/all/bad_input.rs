@@ -196,6 +196,19 @@ fn a_limit_on_mount_namespaces_is_named() {
 }
 
 #[test]
+fn a_umask_that_keeps_the_user_out_is_no_obstacle_and_is_the_containers() {
+    let registry = Registry::start();
+    let session = Session::new(Who::User);
+    session.trust(&[registry.host()]);
+    let reference = registry.push("app:1", &Image::busybox().pack());
+    let run = session.sarus(["run", &reference, "sh", "-c", "umask"]).after("umask 0777");
+    assert_eq!(run.run().ok(), "0777\n");
+    session.sarus(["rmi", "--force", &reference]).run().ok();
+    session.sarus(["pull", "--quiet", &reference]).after("umask 0777").run().ok();
+    session.sarus(["run", "--pull", "never", &reference, "true"]).run().ok();
+}
+
+#[test]
 fn a_run_needs_neither_a_home_nor_a_working_directory_that_exists() {
     let ground = Ground::new(Who::User, Runtime::Crun);
     let gone = ground.session.home().join("gone");

@@ -9,7 +9,7 @@ use super::{Format, PlaceArgs};
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "the options of ls")]
 pub struct LsArgs {
-    /// The image: a reference, the beginning of an image id, or the path of a squashfs file
+    /// The image: a reference, the beginning of an image id (4 digits or more), or the path of a squashfs file
     #[arg(value_name = "IMAGE")]
     pub image: OsString,
     /// What to list; without it the root directory. Symbolic links are followed inside the image
@@ -45,7 +45,7 @@ pub struct LsArgs {
 
 #[derive(Debug, Args)]
 pub struct CatArgs {
-    /// The image: a reference, the beginning of an image id, or the path of a squashfs file
+    /// The image: a reference, the beginning of an image id (4 digits or more), or the path of a squashfs file
     #[arg(value_name = "IMAGE")]
     pub image: OsString,
     /// Files in the image. Symbolic links are followed inside the image
@@ -57,7 +57,7 @@ pub struct CatArgs {
 
 #[derive(Debug, Args)]
 pub struct DiffArgs {
-    /// An image: a reference, the beginning of an image id, or the path of a squashfs file
+    /// An image: a reference, the beginning of an image id (4 digits or more), or the path of a squashfs file
     #[arg(value_name = "A")]
     pub a: OsString,
     /// The image to compare with it: lines say what became of A's entries in B
@@ -75,7 +75,7 @@ pub struct DiffArgs {
 
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
-    /// Images: by reference, by the beginning of an image id, or squashfs files by path
+    /// Images: by reference, by the beginning of an image id (4 digits or more), or squashfs files by path
     #[arg(value_name = "IMAGE", required_unless_present = "all", conflicts_with = "all")]
     pub images: Vec<OsString>,
     /// All images of the stores
