@@ -243,6 +243,12 @@ impl<'a> Supervisor<'a> {
                     terminal.resize();
                 }
             }
+            // Its output only is awaited, and its number may be another's by now.
+            (number, Some((pid, _))) if self.state.ended.iter().any(|(ended, _)| ended == pid) => {
+                if number == libc::SIGTSTP {
+                    stop_self();
+                }
+            }
             // To stop and go on twice is the same as once. A group without a shell of its own would
             // ignore SIGTSTP.
             (libc::SIGTSTP, Some((pid, command))) if self.state.released => {
