@@ -36,6 +36,8 @@ pub(crate) struct Descriptors {
     pub(crate) stdio: [RawFd; 3],
     /// What to close before the command.
     pub(crate) close: Vec<RawFd>,
+    /// What to make again under another number, from and to. The first are among what to close.
+    pub(crate) moves: Vec<(RawFd, RawFd)>,
 }
 
 /// Writes the block into an empty file in memory. The command gets the CPUs of `affinity`, and all
@@ -73,6 +75,10 @@ fn encode(block: &Block<'_>, (caller, affinity): (&Caller, &[u8])) -> Vec<u8> {
     let close: Vec<u64> = numbers.close.iter().map(|descriptor| number(*descriptor)).collect();
     writer.words[layout::CLOSE] = writer.array(&close);
     writer.words[layout::CLOSE + 1] = close.len() as u64;
+    let moves: Vec<u64> =
+        numbers.moves.iter().flat_map(|(from, to)| [number(*from), number(*to)]).collect();
+    writer.words[layout::MOVES] = writer.array(&moves);
+    writer.words[layout::MOVES + 1] = numbers.moves.len() as u64;
     writer.words[layout::ARGUMENTS] = writer.strings(block.arguments);
     writer.words[layout::ENVIRONMENT] = writer.strings(block.environment);
     let limits: Vec<u64> = caller.limits.iter().flat_map(|(soft, hard)| [*soft, *hard]).collect();

@@ -80,6 +80,12 @@ impl Caller {
         self.setuid
     }
 
+    /// The number that no descriptor of the caller's can reach: `RLIMIT_NOFILE`, hard.
+    pub(crate) fn most_descriptors(&self) -> u64 {
+        let at = RESOURCES.iter().position(|resource| *resource == Resource::Nofile);
+        at.map_or(u64::MAX, |index| self.limits[index].1)
+    }
+
     /// Lowers the limits that root raised to what the caller's programs may have, before root's privilege
     /// is given up: `setrlimit(2)`.
     pub(crate) fn restore_limits(&self) -> std::io::Result<()> {

@@ -191,7 +191,7 @@ fn arrange(
     users: Option<OwnedFd>,
 ) -> Result<(Arrangement, Descriptors, Kept), ShimError> {
     let run = &plan.run;
-    let mut arrangement = Arrangement::new(&run.caller.descriptors);
+    let mut arrangement = Arrangement::new(run.caller)?;
     let stdio = [
         arrangement.take(rustix::stdio::stdin())?,
         arrangement.take(rustix::stdio::stdout())?,
@@ -200,7 +200,8 @@ fn arrange(
     let entry_number = arrangement.take(&plan.entry)?;
     let socket = arrangement.take(&ends.entry)?;
     let user_namespace = users.map(|users| arrangement.take(users)).transpose()?;
-    let descriptors = Descriptors { user_namespace, socket, stdio, close: Vec::new() };
+    let moves = arrangement.to_move().to_vec();
+    let descriptors = Descriptors { user_namespace, socket, stdio, close: Vec::new(), moves };
     let kept = Kept { progress: ends.progress, output: ends.output, entry_number };
     Ok((arrangement, descriptors, kept))
 }

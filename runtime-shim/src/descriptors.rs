@@ -2,13 +2,15 @@
 //!
 //! A runtime passes 3 to 3+N on (`--preserve-fds N`) and demands that each be open. The caller's
 //! keep their numbers; ours take free ones; gaps are plugged with `/dev/null`, and the entry
-//! closes the plugs.
+//! closes the plugs. The caller's with numbers far above the others would make hundreds of gaps, which
+//! cost calls and count for `RLIMIT_NOFILE`: the entry gets copies of them and puts them back.
 
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use rustix::io::{Errno, FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 
+use crate::caller::Caller;
 use crate::error::{ShimError, cannot};
 
 /// The descriptors of the container's process, as arranged.
@@ -16,12 +18,29 @@ use crate::error::{ShimError, cannot};
 pub(crate) struct Arrangement {
     /// Those of ours, with their final numbers; still close-on-exec.
     ours: Vec<OwnedFd>,
-    callers: BTreeSet<RawFd>,
+    /// The caller's that keep their numbers all the way.
+    near: BTreeSet<RawFd>,
+    /// Numbers of a copy, which is one of `ours`, and of the caller's.
+    far: Vec<(RawFd, RawFd)>,
 }
 
 impl Arrangement {
-    pub(crate) fn new(callers: &BTreeSet<RawFd>) -> Self {
-        Self { ours: Vec::new(), callers: callers.clone() }
+    /// Takes the caller's along.
+    ///
+    /// `EMFILE`, named, where the caller has one that its own limit would not let it make again.
+    pub(crate) fn new(caller: &Caller) -> Result<Self, ShimError> {
+        let (near, far) = split(&caller.descriptors);
+        let mut arrangement = Self { ours: Vec::new(), near, far: Vec::new() };
+        for number in far {
+            let source = cannot("copy a descriptor");
+            if u64::from(number.unsigned_abs()) >= caller.most_descriptors() {
+                return Err(source(Errno::MFILE.into()));
+            }
+            let copy = sarus_sys::process::copy_descriptor(number).map_err(source)?;
+            arrangement.far.push((copy.as_raw_fd(), number));
+            arrangement.ours.push(copy);
+        }
+        Ok(arrangement)
     }
 
     /// Takes a copy of a descriptor along and returns the number it will have.
@@ -35,7 +54,13 @@ impl Arrangement {
 
     /// The numbers that will have to be plugged, and with ours closed by the entry.
     pub(crate) fn to_close(&self) -> Vec<RawFd> {
-        (3..=self.last()).filter(|number| !self.callers.contains(number)).collect()
+        let is_far = |number: &RawFd| self.far.iter().any(|(_, theirs)| theirs == number);
+        (3..=self.last()).filter(|number| !self.near.contains(number) && !is_far(number)).collect()
+    }
+
+    /// What the entry is to make again: from which number, to which.
+    pub(crate) fn to_move(&self) -> &[(RawFd, RawFd)] {
+        &self.far
     }
 
     /// N of `--preserve-fds`.
@@ -45,7 +70,7 @@ impl Arrangement {
 
     fn last(&self) -> RawFd {
         let ours = self.ours.iter().map(AsRawFd::as_raw_fd);
-        ours.chain(self.callers.iter().copied()).max().unwrap_or(2)
+        ours.chain(self.near.iter().copied()).max().unwrap_or(2)
     }
 
     /// Makes it so, at the very last before the runtime is executed: whatever else of this
@@ -69,12 +94,24 @@ impl Arrangement {
         for plug in plugs {
             duplicate(&null, plug).map_err(&failed)?;
         }
+        hide(self.far.iter().map(|(_, theirs)| theirs));
         for descriptor in self.ours {
             fcntl_setfd(&descriptor, FdFlags::empty()).map_err(|e| failed(e.into()))?;
             let _executed_or_exited = descriptor.into_raw_fd();
         }
         Ok(())
     }
+}
+
+/// The numbers up to which there are few gaps, and the others, which are all higher.
+fn split(callers: &BTreeSet<RawFd>) -> (BTreeSet<RawFd>, BTreeSet<RawFd>) {
+    /// Gaps that are no matter.
+    const GAPS: usize = 32;
+    let with_few_gaps = callers.iter().enumerate().filter(|(others, number)| {
+        usize::try_from(**number).is_ok_and(|number| number < 3 + GAPS + 2 * others)
+    });
+    let last = with_few_gaps.map(|(_, number)| *number).next_back().unwrap_or(2);
+    callers.iter().partition(|number| **number <= last)
 }
 
 /// `/dev/null` for reading and writing.
@@ -90,8 +127,31 @@ pub(crate) fn duplicate(source: &OwnedFd, target: RawFd) -> std::io::Result<()> 
 }
 
 /// Keeps the caller's descriptors from a program that is none of the container's.
-pub(crate) fn hide(callers: &BTreeSet<RawFd>) {
+pub(crate) fn hide<'a>(callers: impl IntoIterator<Item = &'a RawFd>) {
     for number in callers {
         let _closed_already = sarus_sys::process::close_on_exec(*number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_with_hundreds_of_gaps_below_them_are_far() {
+        for (numbers, far) in [
+            (vec![], vec![]),
+            (vec![3, 7, 34], vec![]),
+            (vec![251], vec![251]),
+            (vec![3, 251, 252, 1000], vec![251, 252, 1000]),
+            ((3..4000).collect(), vec![]),
+            ((3..4000).chain([9000]).collect(), vec![9000]),
+            ((40..400).collect(), vec![]),
+        ] {
+            let all: BTreeSet<RawFd> = numbers.into_iter().collect();
+            let (near, found) = split(&all);
+            assert_eq!(found, far.into_iter().collect(), "{all:?}");
+            assert_eq!(&near | &found, all);
+        }
     }
 }

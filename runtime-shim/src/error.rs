@@ -103,6 +103,9 @@ impl ShimError {
 
     /// What to do about it.
     fn hint(&self) -> Option<String> {
+        if let Some(limit) = self.limit_met() {
+            return Some(limit.to_owned());
+        }
         match self {
             Self::NoUserNamespace { advice, .. } | Self::Hook { advice: Some(advice), .. } => {
                 Some(advice.clone())
@@ -125,6 +128,30 @@ impl ShimError {
             }
             _ => self.fixed_hint().map(str::to_owned),
         }
+    }
+
+    /// Which limit of the caller's stopped the engine or the runtime.
+    fn limit_met(&self) -> Option<&'static str> {
+        if let Self::Runtime { said, .. } = self {
+            let said = said.to_lowercase();
+            let met = [
+                (libc::EMFILE, "too many open files"),
+                (libc::EAGAIN, "resource temporarily unavailable"),
+            ];
+            return met
+                .into_iter()
+                .find(|(_, words)| said.contains(words))
+                .and_then(|(errno, _)| limit_of(errno));
+        }
+        let mut source = std::error::Error::source(self);
+        while let Some(error) = source {
+            let errno = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
+            if errno == Some(libc::EMFILE) {
+                return limit_of(libc::EMFILE);
+            }
+            source = error.source();
+        }
+        None
     }
 
     fn hint_on_hooks(&self) -> Option<&'static str> {
@@ -256,6 +283,13 @@ fn hint_on_limits(what: &str, error: &io::Error) -> Option<&'static str> {
         libc::ENOSPC if what == MEMORY => Some(
             "a limit of the node on mounts may be reached: `sysctl user.max_mnt_namespaces fs.mount-max`; ask the administrator",
         ),
+        _ => limit_of(errno),
+    }
+}
+
+/// Which of the caller's limits an error number speaks of: `getrlimit(2)`.
+fn limit_of(errno: i32) -> Option<&'static str> {
+    match errno {
         libc::EMFILE => Some("the limit of open files may be too small: `ulimit -n`"),
         libc::EAGAIN => Some("the limit of processes may be too small: `ulimit -u`"),
         _ => None,

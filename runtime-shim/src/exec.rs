@@ -149,7 +149,7 @@ fn enter(
     let environment = environment(&container.record, request);
     let arguments: Vec<Vec<u8>> =
         request.args.iter().map(|argument| argument.as_bytes().to_vec()).collect();
-    let mut arrangement = Arrangement::new(&caller.descriptors);
+    let mut arrangement = Arrangement::new(caller)?;
     let stdio = [
         arrangement.take(rustix::stdio::stdin())?,
         arrangement.take(rustix::stdio::stdout())?,
@@ -164,8 +164,8 @@ fn enter(
     let failed = |e: rustix::io::Errno| cannot("write the block for `sarus-entry`")(e.into());
     let memory = memfd_create("sarus-entry", MemfdFlags::CLOEXEC).map_err(failed)?;
     let number = arrangement.take(&memory)?;
-    let close = arrangement.to_close();
-    let descriptors = Descriptors { user_namespace, socket, stdio, close };
+    let (close, moves) = (arrangement.to_close(), arrangement.to_move().to_vec());
+    let descriptors = Descriptors { user_namespace, socket, stdio, close, moves };
     let block = Block {
         flags: flags(request, container),
         arguments: &arguments,

@@ -103,6 +103,10 @@ const SWITCHES: [(&str, &str, &str); 3] = [
 ];
 
 pub(crate) fn no_user_namespace(source: std::io::Error) -> ShimError {
+    if matches!(source.raw_os_error(), Some(libc::EMFILE | libc::EAGAIN)) {
+        // The caller's own limits, not the kernel's will.
+        return cannot("make a user namespace")(source);
+    }
     let forbidding = SWITCHES.iter().find(|(file, value, _)| {
         fs_read(Path::new(file)).is_some_and(|text| text.trim() == *value)
     });

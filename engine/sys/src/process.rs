@@ -412,6 +412,23 @@ pub fn adopt_descriptor(number: i32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// A copy of a descriptor that is known by its number only, with the lowest free number from 3 on; closed by `execve(2)`.
+///
+/// # Errors
+///
+/// `EBADF` if it is not open, `EMFILE` at the limit on descriptors.
+#[expect(unsafe_code, reason = "the descriptor is the caller's, known by its number only")]
+pub fn copy_descriptor(number: i32) -> io::Result<OwnedFd> {
+    use std::os::fd::FromRawFd;
+    // SAFETY: F_DUPFD_CLOEXEC takes an integer.
+    let copy = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) };
+    if copy < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is new, so nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
 /// Makes `target` the same open file as `source`, kept across `execve(2)`. What `target` was
 /// before is closed.
 ///

@@ -173,16 +173,29 @@ fn a_node_that_forbids_user_namespaces_is_told_with_the_switch() {
     output.explains(125, &["user namespace", "max_user_namespaces"]);
 }
 
+fn explains_once(output: &sarus_integration_tests::Output, want: &str) {
+    output.explains(125, &[want]);
+    assert_eq!(output.stderr.matches("error: ").count(), 1, "{output}");
+}
+
 #[test]
 fn limits_that_are_too_small_are_told() {
     let ground = Ground::new(Who::User, Runtime::Crun);
-    let files = [8, 12, 15, 18, 20].map(|limit| format!("ulimit -n {limit}"));
-    let above = "exec 30< /dev/null; ulimit -n 25".to_owned();
-    let cases = files.into_iter().chain([above]).map(|limit| (limit, "`ulimit -n`"));
-    for (limit, want) in cases.chain([("ulimit -u 1".to_owned(), "`ulimit -u`")]) {
-        let output = ground.run(&["true"]).after(&limit).run();
-        output.explains(125, &[want]);
-        assert_eq!(output.stderr.matches("error: ").count(), 1, "{output}");
+    // Each step that opens something, up to the first limit that is enough. What was open where the
+    // tests were started from would count.
+    let close = "for f in /proc/$$/fd/*; do [ ${f##*/} -lt 3 ] || eval \"exec ${f##*/}>&-\"; done";
+    let mut files = 8..64;
+    for limit in &mut files {
+        let output = ground.run(&["true"]).after(&format!("{close}; ulimit -n {limit}")).run();
+        if output.code() == Some(0) {
+            break;
+        }
+        explains_once(&output, "`ulimit -n`");
+    }
+    assert!(files.start > 16 && !files.is_empty(), "{files:?}");
+    let above = "exec 30< /dev/null; ulimit -n 25";
+    for (limit, want) in [(above, "`ulimit -n`"), ("ulimit -u 1", "`ulimit -u`")] {
+        explains_once(&ground.run(&["true"]).after(limit).run(), want);
     }
     // What a program does not need for itself it gets whatever the limit is.
     assert_eq!(ground.run(&["echo", "hi"]).after("ulimit -s 128").run().ok(), "hi\n");

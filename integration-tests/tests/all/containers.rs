@@ -159,6 +159,7 @@ fn another_program_finds_what_the_first_has(who: Who, runtime: Runtime) {
         "echo first > /tmp/of-first; {{ {facts}; }} > /tmp/facts; echo ready; read line; \
          cat /tmp/of-other"
     );
+    ground.session.write("of-caller", "text\n");
     let run = ground.run_with(&["-e", "ONE=1", "-w", "/srv"], &["sh", "-c", &script]);
     let mut container = Container::start(&run);
     let id = container.id.as_str();
@@ -170,6 +171,13 @@ fn another_program_finds_what_the_first_has(who: Who, runtime: Runtime) {
     assert_eq!(changed.ok(), "one 2\n/etc\n");
     let output = exec(&ground, &["-i"], id, &["cat"]).input("text\n").run();
     assert_eq!(output.ok(), "text\n");
+    let script = "cat /proc/self/fd/7 /proc/self/fd/200; ls /proc/self/fd";
+    let handed = exec_shell(&ground, id, script).after("exec 7< of-caller 200< of-caller").run();
+    let handed = handed.ok().strip_prefix("text\ntext\n").expect("both are read");
+    assert_eq!(
+        handed.lines().filter(|fd| ["3", "4", "5", "6", "8", "200"].contains(fd)).count(),
+        2
+    );
     exec_shell(&ground, id, "echo other > /tmp/of-other").run().ok();
     container.run.write("go on\n");
     assert_eq!(container.run.line(), "other\n");

@@ -170,6 +170,14 @@ fn standard_streams_and_further_descriptors_are_the_callers(who: Who, runtime: R
         ground.shell("cat; cat <&7; echo error >&2").input("input\n").after("exec 7< seven").run();
     assert_eq!(output.ok(), "input\nseventh\n");
     assert_eq!(output.stderr, "error\n");
+    // Also such with numbers far above the others, which count for no more than themselves.
+    let far = "ulimit -n 256; exec 7< seven 200< seven 251> far";
+    let listing =
+        "ls /proc/self/fd | sort -n; cat /proc/self/fd/200; echo said > /proc/self/fd/251";
+    let outside = ground.session.program(["sh", "-c", listing]).after(far).run();
+    assert!(outside.ok().ends_with("\n200\n251\nseventh\n"), "{outside}");
+    assert_eq!(ground.shell(listing).after(far).run().ok(), outside.ok());
+    assert_eq!(fs_err::read_to_string(ground.session.home().join("far")).unwrap(), "said\n");
     // What the caller had closed stays closed, and nothing of the engine's is passed on.
     let list = "for f in /proc/self/fd/*; do readlink $f; done | grep -v -e pipe -e /proc/ | sort";
     let outside = ground.session.program(["sh", "-c", list]).run();

@@ -10,10 +10,10 @@
 #![no_std]
 
 /// First word of a block. The last byte is the version.
-pub const MAGIC: u64 = 0x5341_5255_5345_4e02;
+pub const MAGIC: u64 = 0x5341_5255_5345_4e03;
 
 /// Words of the header, each 8 bytes; see the constants below for what is where.
-pub const HEADER_WORDS: usize = 22;
+pub const HEADER_WORDS: usize = 23;
 
 /// Whole size of the block in bytes.
 pub const SIZE: usize = 1;
@@ -47,6 +47,10 @@ pub const IGNORED_SIGNALS: usize = 18;
 /// Offset and count of the seccomp filters, which lie behind each other. Each is two words, the
 /// flags of seccomp(2) and the count of instructions, then the instructions, a word each. Two words.
 pub const SECCOMP: usize = 19;
+
+/// Offset and count of the descriptors to make again under another number: pairs of words, from
+/// and to. Two words.
+pub const MOVES: usize = 21;
 
 /// Resources with a limit in Linux (`RLIM_NLIMITS`).
 pub const LIMITS_COUNT: usize = 16;

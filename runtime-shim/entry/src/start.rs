@@ -3,7 +3,7 @@
 use core::convert::Infallible;
 
 use sarus_entry::{
-    AFFINITY, ARGUMENTS, CLOSE, ENVIRONMENT, FLAGS, IGNORED_SIGNALS, LIMITS, LIMITS_COUNT,
+    AFFINITY, ARGUMENTS, CLOSE, ENVIRONMENT, FLAGS, IGNORED_SIGNALS, LIMITS, LIMITS_COUNT, MOVES,
     SEARCH_PATH, SECCOMP, SIGNAL_MASK, SOCKET, STDIO, UMASK, USER_NAMESPACE, flag, message, step,
 };
 
@@ -88,8 +88,14 @@ pub(crate) fn send(
     unsafe { call(number::SENDMSG, &[socket, header.as_ptr().expose_provenance(), NO_SIGNAL]) }
 }
 
-/// Puts back what the runtime changed: standard descriptors, limits, CPU mask, umask.
+/// Puts back what the runtime changed: descriptors, limits, CPU mask, umask.
 fn restore(block: Block) -> Result<(), Failure> {
+    let first = block.array(MOVES);
+    for index in 0..block.size(MOVES + 1) {
+        // Before the limits: the caller may have one above its soft limit.
+        let (from, to) = (block.size(first + 2 * index), block.size(first + 2 * index + 1));
+        replace(from, to).map_err(at(step::RESTORE))?;
+    }
     if !has(block, flag::TERMINAL) {
         for target in 0..3 {
             replace(block.size(STDIO + target), target).map_err(at(step::RESTORE))?;
