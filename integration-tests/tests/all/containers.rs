@@ -173,7 +173,7 @@ fn another_program_finds_what_the_first_has(who: Who, runtime: Runtime) {
     assert_eq!(output.ok(), "text\n");
     let script = "cat /proc/self/fd/7 /proc/self/fd/200; ls /proc/self/fd";
     let handed = exec_shell(&ground, id, script).after("exec 7< of-caller 200< of-caller").run();
-    let handed = handed.ok().strip_prefix("text\ntext\n").expect("both are read");
+    let handed = handed.ok().strip_prefix("text\ntext\n").unwrap();
     assert_eq!(
         handed.lines().filter(|fd| ["3", "4", "5", "6", "8", "200"].contains(fd)).count(),
         2
