@@ -94,7 +94,7 @@ pub(crate) fn construct(
         variables: &variables,
         workdir: &workdir,
         annotations: &annotations(run, descriptors.stdio),
-        hidepid: hidepid(),
+        hidepid: hidepid(run),
         hooks: hooks::for_bundle(&plan.hooks),
     };
     let before = bundle::configuration(run, &contents);
@@ -118,10 +118,9 @@ fn write_environment(environment: &[Vec<u8>]) -> Result<OwnedFd, ShimError> {
     let failed = cannot("write the variables down");
     let memory = memfd_create("environment", MemfdFlags::CLOEXEC).map_err(|e| failed(e.into()))?;
     let mut file = std::fs::File::from(memory);
-    for entry in environment {
-        let written = file.write_all(entry).and_then(|()| file.write_all(&[0]));
-        written.map_err(&failed)?;
-    }
+    let listed: Vec<u8> =
+        environment.iter().flat_map(|entry| entry.iter().copied().chain([0])).collect();
+    file.write_all(&listed).map_err(failed)?;
     Ok(file.into())
 }
 
@@ -151,7 +150,10 @@ pub(crate) fn make_workdir(run: &Run<'_>, root: Root<'_>) -> Result<String, Shim
 
 /// How the host hides processes of others (`hidepid=` of `proc(5)`), for a `/proc` of the
 /// container's own; the host's own `/proc` brings it along.
-pub(crate) fn hidepid() -> Option<String> {
+pub(crate) fn hidepid(run: &Run<'_>) -> Option<String> {
+    if !run.request.namespaces.pid {
+        return None;
+    }
     let mut mounts = String::new();
     let read = std::fs::File::open("/proc/self/mountinfo")
         .and_then(|mut file| std::io::Read::read_to_string(&mut file, &mut mounts));

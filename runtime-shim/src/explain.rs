@@ -114,7 +114,7 @@ fn explain(plan: &Plan<'_>, why: &str) -> Result<Value, ShimError> {
         variables: &variables,
         workdir: &workdir,
         annotations: &annotations,
-        hidepid: construct::hidepid(),
+        hidepid: construct::hidepid(run),
         hooks: hooks::for_bundle(&plan.hooks),
     };
     let spec = bundle::configuration(run, &contents);

@@ -3,13 +3,15 @@
 //! All of it is made in file systems in memory that cover one directory in mount namespaces of the
 //! user's runs, so that nothing is written on the host and nothing is left.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Mode as FileMode, OFlags, open, symlinkat};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode as FileMode, OFlags, chmodat, mknodat, open, symlinkat,
+};
 use sarus_sys::mount::{Attributes, DetachedMount, FileSystem};
-use sarus_sys::root::Root;
+use sarus_sys::root::{Kind, Root, make_in};
 use sarus_sys::scratch::Scratch;
 
 use crate::error::{MEMORY, ShimError, cannot};
@@ -175,9 +177,6 @@ fn keeps_user_attributes(directory: &Path) -> bool {
 /// Devices that every container has, as the runtime specification lists them.
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
-/// Why they are there.
-const EVERY_CONTAINER: &str = "every container has it";
-
 /// Links that every container's /dev has.
 const LINKS: [(&str, &str); 6] = [
     ("ptmx", "pts/ptmx"),
@@ -203,16 +202,38 @@ pub(crate) fn mount_system(run: &Run<'_>, root: Root<'_>) -> Result<(), ShimErro
     let attributes = Attributes { no_suid: true, ..Attributes::default() };
     attach_new(root, "/dev", dev.mount(attributes).map_err(failed)?)?;
     run.ledger.note(Entry::own("/dev", "tmpfs", "a container sees no other devices than these"));
+    let directory = root.resolve(Path::new("/dev")).map_err(failed)?;
     for name in DEVICES {
         let path = format!("/dev/{name}");
-        attach_copy((run, root), &path, (&path, EVERY_CONTAINER), Attributes::default())?;
+        let entry = Entry::own(&path, &path, "every container has it");
+        run.ledger.note(Entry { is_device: true, ..entry });
+        make_device(run.mode, &directory, name)
+            .map_err(|source| ShimError::Rootfs { place: path, source })?;
     }
-    let directory = root.resolve(Path::new("/dev")).map_err(failed)?;
     for (name, target) in LINKS {
         symlinkat(target, &directory, name).map_err(|e| failed(e.into()))?;
     }
     mount_terminals(run, root)?;
     mount_shared(run, root)
+}
+
+/// A device as the host has it: a node of the container's own where nodes may be made, since it is
+/// cheaper than a mount and what root does to it is no matter to the host, else the host's.
+fn make_device(mode: Mode, directory: &OwnedFd, name: &str) -> std::io::Result<()> {
+    let host = Path::new("/dev").join(name);
+    if mode == Mode::Privileged {
+        let of_host = rustix::fs::stat(&host)?;
+        let kind = FileType::from_raw_mode(of_host.st_mode);
+        let bits = FileMode::from_raw_mode(of_host.st_mode & 0o777);
+        if kind == FileType::CharacterDevice
+            && mknodat(directory, name, kind, bits, of_host.st_rdev).is_ok()
+        {
+            // What the umask took away.
+            return Ok(chmodat(directory, name, bits, AtFlags::empty())?);
+        }
+    }
+    let copy = DetachedMount::copy_of(CWD, &host)?;
+    copy.attach(make_in(directory.as_fd(), name.as_ref(), Kind::File)?.as_fd())
 }
 
 fn mount_terminals(run: &Run<'_>, root: Root<'_>) -> Result<(), ShimError> {
@@ -270,9 +291,8 @@ fn attach_copy(
     if attributes != Attributes::default() {
         copy.restrict(attributes).map_err(failed)?;
     }
-    let is_device = reason == EVERY_CONTAINER;
     let read_only = attributes.read_only;
-    run.ledger.note(Entry { is_device, read_only, ..Entry::own(place, source, reason) });
+    run.ledger.note(Entry { read_only, ..Entry::own(place, source, reason) });
     attach_new(root, place, copy)
 }
 

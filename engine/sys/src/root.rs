@@ -95,7 +95,7 @@ impl Root<'_> {
             let kind = if index + 1 == names.len() { kind } else { Kind::Directory };
             directory = match self.resolve(&so_far) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    let made = make_one(directory.as_fd(), name, kind)?;
+                    let made = make_in(directory.as_fd(), name, kind)?;
                     let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
                     chownat(&made, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)?;
                     made
@@ -142,7 +142,7 @@ impl Root<'_> {
             let kind = if index + 1 == names.len() { kind } else { Kind::Directory };
             directory = match self.resolve(&so_far) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    make_one(directory.as_fd(), name, kind)?
+                    make_in(directory.as_fd(), name, kind)?
                 }
                 found => found?,
             };
@@ -181,7 +181,11 @@ fn is_mounted_below_only(mounts: &str, (major, minor): (u32, u32), directory: &P
 }
 
 /// Makes one entry in a directory that was opened before, and opens it without following a link.
-fn make_one(directory: BorrowedFd<'_>, name: &OsStr, kind: Kind) -> io::Result<OwnedFd> {
+///
+/// # Errors
+///
+/// `EEXIST` where there is one, and as `openat(2)`. An entry that was made and could not be opened stays.
+pub fn make_in(directory: BorrowedFd<'_>, name: &OsStr, kind: Kind) -> io::Result<OwnedFd> {
     let no_follow = OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match kind {
         Kind::Directory => mkdirat(directory, name, Mode::from_raw_mode(0o755))?,

@@ -209,6 +209,16 @@ fn the_device_directory_is_minimal(who: Who, runtime: Runtime) {
         assert!(!lines.contains(&name), "{name} in {output}");
     }
     assert_eq!(lines.last(), Some(&"3"));
+    // As the host has them; and what root does to one is done to the container's own.
+    let names = "/dev/null /dev/zero /dev/full /dev/random /dev/urandom /dev/tty";
+    let list = format!("stat -c '%n %a %t:%T' {names}");
+    let outside = ground.session.program(["sh", "-c", &list]).run();
+    assert_eq!(ground.shell(&list).run().ok(), outside.ok());
+    if who == Who::Root {
+        let changed = ground.shell("chmod 600 /dev/full && stat -c %a /dev/full").run();
+        assert_eq!(changed.ok(), "600\n");
+        assert_eq!(ground.session.program(["sh", "-c", &list]).run().ok(), outside.ok());
+    }
 }
 
 fn a_device_that_is_asked_for_is_there(who: Who, runtime: Runtime) {
