@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::time::Duration;
 
-use sarus_image::{Extent, Name, Removal, Removed, Store, Summary};
+use sarus_image::{Extent, Name, Removal, Removed, ShortNames, Store, Summary};
 use sarus_oci::{Digest, Reference};
 use serde::Serialize;
 
@@ -65,6 +65,15 @@ fn short_repository(reference: &Reference) -> String {
     repository.strip_prefix("library/").unwrap_or(repository).to_owned()
 }
 
+/// Whether the repository as a line has it, with the name's tag and digest, means another image here.
+fn is_anothers(elsewhere: &ShortNames, repository: &str, name: &Name) -> bool {
+    let (tag, digest) = (name.reference.tag(), name.reference.digest());
+    let mut text = repository.to_owned();
+    text.extend(tag.map(|tag| format!(":{tag}")));
+    text.extend(digest.map(|digest| format!("@{digest}")));
+    Reference::parse(&text).is_ok_and(|short| elsewhere.contains(&short, &name.platform))
+}
+
 /// `sarus images`
 pub(crate) fn images(args: &ImagesArgs) -> Result<(), CliError> {
     let settings = Settings::load()?;
@@ -90,13 +99,18 @@ fn lines_of(store: &Store, grace: Duration) -> Result<Vec<Line>, CliError> {
     for damage in &listing.damaged {
         to_stderr(&format!("warning: {damage}\n"));
     }
+    let elsewhere = store.short_names().map_err(sarus_image::ImageError::from)?;
     let mut named: HashSet<&Digest> = HashSet::new();
     let mut lines = Vec::new();
     for name in &listing.names {
         // A name whose image is gone is not listed.
         if let Some(image) = listing.images.get(&name.digest) {
             named.insert(&name.digest);
-            lines.push(Line::new(&name.digest, image, Some(name)));
+            let mut line = Line::new(&name.digest, image, Some(name));
+            if is_anothers(&elsewhere, &line.repository, name) {
+                line.repository = name.reference.name();
+            }
+            lines.push(line);
         }
     }
     let unnamed = listing.images.iter().filter(|(digest, _)| !named.contains(digest));

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use sarus_image::{Image, LayerSize, Observer, Origin, Other, Pulled};
+use sarus_oci::Reference;
 
 use crate::output::{short_id, size};
 use crate::to_stderr;
@@ -37,7 +38,7 @@ impl Style {
 /// The progress of one pull.
 pub(crate) struct Progress {
     style: Style,
-    name: String,
+    name: Mutex<String>,
     started: Instant,
     bars: MultiProgress,
     state: Mutex<State>,
@@ -84,11 +85,15 @@ impl Progress {
         };
         Self {
             style,
-            name: name.to_owned(),
+            name: Mutex::new(name.to_owned()),
             started: Instant::now(),
             bars: MultiProgress::with_draw_target(target),
             state: Mutex::default(),
         }
+    }
+
+    fn name(&self) -> String {
+        self.name.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// A remark between the lines.
@@ -110,7 +115,7 @@ impl Progress {
         if self.style == Style::Quiet {
             return;
         }
-        let name = &self.name;
+        let name = self.name();
         if up_to_date {
             let text = match &self.lock().waiting {
                 Some(waiting) => format!("pulled by {}", waiting.other),
@@ -168,7 +173,7 @@ impl Progress {
         let seconds = self.started.elapsed().as_secs().max(1);
         let mut text = format!(
             "{}: {} of {}, {}/s",
-            self.name,
+            self.name(),
             size(fetched),
             size(state.total),
             size(fetched / seconds)
@@ -199,7 +204,7 @@ impl Progress {
             }
         }
         state.last_line = Some((Instant::now(), other.fetched));
-        to_stderr(&format!("{}: waiting for {}\n", self.name, waited_for(other)));
+        to_stderr(&format!("{}: waiting for {}\n", self.name(), waited_for(other)));
     }
 
     fn bar(&self, length: u64, template: &str) -> ProgressBar {
@@ -226,6 +231,10 @@ fn time_left(fetched: u64, total: u64, seconds: u64) -> Option<u64> {
 }
 
 impl Observer for Progress {
+    fn found(&self, name: &Reference) {
+        *self.name.lock().unwrap_or_else(PoisonError::into_inner) = name.to_string();
+    }
+
     fn begin(&self, layers: &[LayerSize]) {
         let mut state = self.lock();
         let total = layers.iter().map(|layer| layer.size).sum();
@@ -246,7 +255,7 @@ impl Observer for Progress {
         let count = layers.len();
         let plural = if count == 1 { "" } else { "s" };
         if self.style != Style::Quiet {
-            self.line(&format!("{}: {count} layer{plural}, {}", self.name, size(total)));
+            self.line(&format!("{}: {count} layer{plural}, {}", self.name(), size(total)));
         }
         if self.style == Style::Bars {
             let template =

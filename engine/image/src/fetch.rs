@@ -214,7 +214,10 @@ impl<'a, S: Source + ?Sized> Fetch<'a, S> {
         flow.begin(partial.file(), partial.len());
         self.leases.image.add(partial.len());
         self.observer.fetched(layer, partial.len());
-        let downloaded = if partial.len() == descriptor.size {
+        // A manifest may say of any blob that it is empty.
+        let is_whole =
+            partial.len() == descriptor.size && hasher.clone().finish() == descriptor.digest;
+        let downloaded = if is_whole {
             Ok(())
         } else {
             let mut sink = Sink { fetch: self, layer, partial: &mut partial, held, failure: None };
@@ -238,15 +241,17 @@ impl<'a, S: Source + ?Sized> Fetch<'a, S> {
         }
     }
 
-    /// A blob of the cache that still has its digest; one that has not is removed.
+    /// A blob of the cache that still has its digest; one that has not is removed. One of another
+    /// length than the descriptor says is left alone: it may be the descriptor that is wrong.
     fn cached(&self, descriptor: &Descriptor) -> Result<Option<File>, ImageError> {
         let Some(file) = self.leases.store.blobs().open(&descriptor.digest)? else {
             return Ok(None);
         };
         let mut hasher = Hasher::for_digest(&descriptor.digest);
-        let hashed = hash(&file, descriptor.size + 1, &mut hasher);
+        let hashed = hash(&file, u64::MAX, &mut hasher);
+        let length = hasher.bytes();
         if hashed.is_ok() && hasher.finish() == descriptor.digest {
-            return Ok(Some(file));
+            return Ok((length == descriptor.size).then_some(file));
         }
         log::debug!("`{}` is damaged in the cache, and fetched again", descriptor.digest);
         self.leases.store.blobs().remove(&descriptor.digest)?;

@@ -39,6 +39,6 @@ pub use sarus_policy as policy;
 pub use sarus_registry as registry;
 pub use sarus_squash as squash;
 pub use sarus_store::{
-    Image, Kind, Listing, METADATA_VERSION, Metadata, Name, Prunable, Pruned, Removal, Store,
-    StoreError, Summary, Verified,
+    Image, Kind, Listing, METADATA_VERSION, Metadata, Name, Prunable, Pruned, Removal, ShortNames,
+    Store, StoreError, Summary, Verified,
 };

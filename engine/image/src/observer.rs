@@ -2,12 +2,14 @@
 
 use std::fmt;
 
-use sarus_oci::Digest;
+use sarus_oci::{Digest, Reference};
 
 pub use sarus_squash::Progress;
 
 /// Is told how a pull goes on; from several threads at once. Everything may be ignored.
 pub trait Observer: Sync {
+    /// The name under which the image was found; a short one may lead to any registry.
+    fn found(&self, _name: &Reference) {}
     /// The image is not in the store: these layers are fetched and converted, oldest first.
     fn begin(&self, _layers: &[LayerSize]) {}
     /// So many bytes of a layer are there, of those that count from its beginning.

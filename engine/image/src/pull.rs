@@ -88,6 +88,7 @@ pub fn pull<S: Source + ?Sized>(
     let admission = admit(source, &resolved, &settings.policy)?;
     let record = Reason::new(&admission);
     let found_as = &resolved.reference;
+    observer.found(found_as);
     let tag = |image: &Image| {
         store.tag_admitted((found_as, platform), &image.digest, record.clone())?;
         store.remember_short((reference, platform), found_as)

@@ -48,6 +48,7 @@ pub use owner::Owner;
 pub use pending::Pending;
 pub use prune::{Kind, Prunable, Pruned};
 pub use read::{Listing, Store};
+pub use short::ShortNames;
 pub use verify::Verified;
 pub use write::Removal;
 

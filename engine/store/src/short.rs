@@ -3,6 +3,7 @@
 //! Names are kept in full; a record leads from a short one to the full one, so that a run needs no
 //! configuration to find what was pulled. Without a record a short name is docker.io's.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use sarus_oci::{Platform, Reference};
@@ -31,7 +32,27 @@ impl HasVersion for ShortName {
     }
 }
 
+/// The short names that mean another name here than docker.io's.
+#[derive(Debug, Clone, Default)]
+pub struct ShortNames(BTreeSet<String>);
+
+impl ShortNames {
+    /// Whether `reference`, as it was given, is one of them on `platform`.
+    pub fn contains(&self, reference: &Reference, platform: &Platform) -> bool {
+        short_name_file(reference, platform).is_some_and(|file| self.0.contains(&file))
+    }
+}
+
 impl Store {
+    /// The short names that are not docker.io's here.
+    ///
+    /// # Errors
+    ///
+    /// A directory that cannot be read.
+    pub fn short_names(&self) -> Result<ShortNames, StoreError> {
+        Ok(ShortNames(list(&self.root().join(SHORT_NAMES))?.into_iter().collect()))
+    }
+
     /// Makes the short name `asked` mean `found` on `platform`, from now on. Nothing where `asked`
     /// is not short; where both are one name, whatever it meant before is forgotten.
     ///

@@ -358,3 +358,34 @@ fn a_reply_that_is_late_for_a_moment_is_asked_for_again() {
     let output = session.sarus(["pull", "--quiet", &format!("{}/app:1", registry.host())]).run();
     assert_eq!(output.ok(), format!("{}\n", image.digest()));
 }
+
+#[test]
+fn a_descriptor_with_a_wrong_size_is_refused_and_costs_the_cache_nothing() {
+    let image = Image::busybox().pack();
+    let layer = image.layer_digests().remove(0);
+    let size = image.blobs[&layer].len();
+    let registry = FakeRegistry::serve(image.clone(), |_| None);
+    let session = Session::new(Who::User);
+    session.trust(&[registry.host()]);
+    session.sarus(["pull", "--quiet", &format!("{}/app:1", registry.host())]).run().ok();
+    let listed = session.sarus(["images", "--format", "json"]).run().ok().to_owned();
+    for (part, wrong) in
+        [("layer", 0), ("layer", 1), ("layer", size - 1), ("layer", size + 1), ("config", 0)]
+    {
+        let mut altered = image.clone();
+        let bytes = &mut altered.manifests[0].1;
+        let mut manifest: serde_json::Value = serde_json::from_slice(bytes).unwrap();
+        let descriptor =
+            if part == "layer" { &mut manifest["layers"][0] } else { &mut manifest["config"] };
+        descriptor["size"] = wrong.into();
+        *bytes = manifest.to_string().into_bytes();
+        let liar = FakeRegistry::serve(altered, |_| None);
+        session.trust(&[liar.host()]);
+        let output = session.sarus(["pull", &format!("{}/app:1", liar.host())]).run();
+        output.explains(125, &["wrong size"]);
+        assert_eq!(session.sarus(["images", "--format", "json"]).run().ok(), listed);
+    }
+    let blobs = session.home().join(".local/share/sarus/blobs");
+    let whole = fs_err::read(blobs.join(layer.replace(':', "-"))).unwrap();
+    assert_eq!(sha256(&whole), layer);
+}

@@ -274,6 +274,7 @@ fn a_short_name_that_registries_conf_gives_to_another_registry_is_not_docker_io_
         configure(&line);
         let output = session.sarus(["pull", "img:1"]).run();
         assert_eq!(output.ok(), format!("{full}  {}\n", image.digest()), "{line}");
+        assert!(!output.stderr.contains(elsewhere), "{output}");
         // What was pulled is found without the configuration, by both of its names and no other.
         configure("");
         for name in ["img:1", &full] {
@@ -282,8 +283,19 @@ fn a_short_name_that_registries_conf_gives_to_another_registry_is_not_docker_io_
         }
         let other = session.sarus(["inspect", elsewhere]).run();
         other.explains(125, &[elsewhere, "sarus pull"]);
+        // Docker's own image of that name is listed by the name that means it.
+        session.program(["tar", "-cf", "tree.tar", "tree"]).after("mkdir -p tree/bin").run().ok();
+        session.sarus(["load", "tree.tar", elsewhere]).run().ok();
+        let listed = || session.sarus(["images"]).run().ok().to_owned();
+        let is_listed = |name: &str| {
+            let listed = listed();
+            listed.lines().any(|line| line.split_whitespace().next() == Some(name))
+        };
+        assert!(is_listed("docker.io/library/img") && !is_listed("img"), "{}", listed());
         let removed = session.sarus(["rmi", "--force", "img:1"]).run();
         assert!(removed.ok().starts_with(&format!("Untagged: {full}\n")), "{removed}");
+        assert!(is_listed("img"), "{}", listed());
+        session.sarus(["rmi", "--force", "img:1"]).run().ok();
         session.sarus(["inspect", "img:1"]).run().explains(125, &["img:1"]);
     }
 }
