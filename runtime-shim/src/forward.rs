@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair};
+use rustix::process::Pid;
 use sarus_sys::process::{self, Fork, PidFd, fork};
 use sarus_sys::signals::SignalReader;
 
@@ -50,10 +51,12 @@ impl Forwarder {
         let kind = SocketType::SEQPACKET;
         let (ours, theirs) = socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)
             .map_err(|e| failed(e.into()))?;
+        let supervisor = rustix::process::getpid();
         let sentinel = match fork() {
             Ok(Fork::Child) => {
                 drop(ours);
-                process::exit_at_once(i32::from(keep_watch(&theirs, scratch).is_err()))
+                let watched = keep_watch((supervisor, &theirs), scratch);
+                process::exit_at_once(i32::from(watched.is_err()))
             }
             Ok(Fork::Parent(child)) => Some(Sentinel { pid: child.as_raw_pid(), socket: ours }),
             // A limit on processes is no reason not to run.
@@ -129,31 +132,34 @@ impl Forwarder {
 
 /// The life of the sentinel: it reports the signals that reach it, and, when the supervisor is gone,
 /// ends what that one left.
-fn keep_watch(supervisor: &OwnedFd, scratch: &[PathBuf]) -> Result<(), ShimError> {
+fn keep_watch((parent, supervisor): (Pid, &OwnedFd), scratch: &[PathBuf]) -> Result<(), ShimError> {
     let failed = cannot("watch");
-    let parent = rustix::process::getppid();
     rustix::process::setsid().map_err(|e| failed(e.into()))?;
     sarus_sys::process::close_all_but(supervisor.as_fd());
     // Its end of the socket is closed before it has ended for the kernel.
-    let parent = parent.map(PidFd::open).transpose().map_err(&failed)?;
-    let end = parent.as_ref().map_or(supervisor.as_fd(), AsFd::as_fd);
+    let end = PidFd::open(parent);
+    // It was the supervisor that was opened if that one is the parent still: else it was killed.
+    let is_alive = rustix::process::getppid() == Some(parent);
+    let end = match end {
+        Ok(end) if is_alive => end,
+        Err(error) if is_alive => return Err(failed(error)),
+        _ => {
+            sweep_after_killed(scratch);
+            return Ok(());
+        }
+    };
     let signals = SignalReader::open().map_err(&failed)?;
     loop {
         let mut waited = [
             PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(end, PollFlags::IN),
+            PollFd::from_borrowed_fd(end.as_fd(), PollFlags::IN),
         ];
         match poll(&mut waited, None) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(failed(error.into())),
         }
         if !waited[1].revents().is_empty() {
-            // What forks while it is looked at is found by the next look.
-            (0..SWEEPS_MAX).take_while(|_| sarus_sys::orphans::sweep() > 0).for_each(drop);
-            sarus_sys::rendezvous::sweep();
-            for parent in scratch {
-                sarus_sys::scratch::sweep(parent);
-            }
+            sweep_after_killed(scratch);
             return Ok(());
         }
         while let Some(signal) = signals.next().map_err(&failed)? {
@@ -161,6 +167,16 @@ fn keep_watch(supervisor: &OwnedFd, scratch: &[PathBuf]) -> Result<(), ShimError
                 let _supervisor_is_gone = send(supervisor, &[number], SendFlags::NOSIGNAL);
             }
         }
+    }
+}
+
+/// Ends and removes what a supervisor that was killed left.
+fn sweep_after_killed(scratch: &[PathBuf]) {
+    // What forks while it is looked at is found by the next look.
+    (0..SWEEPS_MAX).take_while(|_| sarus_sys::orphans::sweep() > 0).for_each(drop);
+    sarus_sys::rendezvous::sweep();
+    for parent in scratch {
+        sarus_sys::scratch::sweep(parent);
     }
 }
 

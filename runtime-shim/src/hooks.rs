@@ -99,17 +99,24 @@ pub(crate) fn for_bundle(hooks: &[Hook]) -> Value {
 }
 
 fn entry(hook: &Hook) -> Value {
-    let mut entry = json!({ "path": hook.path });
+    let mut entry = json!({ "path": hook.path, "env": environment(hook) });
     if !hook.args.is_empty() {
         entry["args"] = json!(hook.args);
-    }
-    if !hook.env.is_empty() {
-        entry["env"] = json!(hook.env);
     }
     if let Some(timeout) = hook.timeout {
         entry["timeout"] = json!(timeout.as_secs());
     }
     entry
+}
+
+/// The variables of a hook: those of its file, else a search path. Never none: a runtime that is told of
+/// none hands its own over, and runc's are the container's, which the user sets, at the stage
+/// `createContainer`, where the hook may be root's.
+fn environment(hook: &Hook) -> Vec<String> {
+    if hook.env.is_empty() {
+        return vec![format!("PATH={}", sarus_launch::DEFAULT_PATH)];
+    }
+    hook.env.clone()
 }
 
 /// Runs the hooks of the stage `precreate`, each on what the one before it left: the
@@ -133,14 +140,15 @@ pub(crate) fn precreate(hooks: &[Hook], mut spec: Value) -> Result<Value, ShimEr
     Ok(spec)
 }
 
-/// The program of a hook, with its arguments and no variables but its own.
+/// The program of a hook, with its arguments and variables.
 fn program(hook: &Hook) -> Command {
     let mut command = Command::new(&hook.path);
     let (name, rest) = hook.args.split_first().map_or((None, &[][..]), |(n, r)| (Some(n), r));
     if let Some(name) = name {
         command.arg0(name);
     }
-    let variables = hook.env.iter().filter_map(|entry| entry.split_once('='));
+    let variables = environment(hook);
+    let variables = variables.iter().filter_map(|entry| entry.split_once('='));
     command.args(rest).env_clear().envs(variables);
     command
 }

@@ -24,6 +24,7 @@ const SITE: &str = r#"set -e
     printf %s "$FABRIC" > /etc/sarus/fabric.json
     printf %s "$MOUNT" > /srv/hooks.d/1.json; printf %s "$STAMP" > /srv/hooks.d/2.json
     printf %s "$PROVIDER" > /srv/hooks.d/3.json
+    printf %s "$TELLER" > /srv/hooks.d/4.json
     uid=$3 gid=$4 home=$5; shift 5; cd "$home"
     exec setpriv --reuid "$uid" --regid "$gid" --clear-groups env -i HOME="$home" \
         PATH=/srv/bin:/usr/bin:/bin:/usr/sbin:/sbin "$@""#;
@@ -33,6 +34,15 @@ fn hook(program: &str, more: &serde_json::Value, stage: &str) -> String {
     hook["path"] = json!(format!("/srv/bin/{program}"));
     let when = json!({"always": true});
     json!({"version": "1.0.0", "hook": hook, "when": when, "stages": [stage]}).to_string()
+}
+
+/// A hook of root's that says what its variables are, at every stage before the command.
+fn teller() -> String {
+    let words = ["sh", "-c", "cat /proc/$$/environ | tr '\\0' '\\n' >> /srv/host/variables"];
+    let hook = json!({"path": "/bin/sh", "args": words, "env": []});
+    let stages = ["prestart", "createRuntime", "createContainer"];
+    json!({"version": "1.0.0", "hook": hook, "when": {"always": true}, "stages": stages})
+        .to_string()
 }
 
 fn start(ground: &Ground, root: &Session, words: &[&str]) -> Invocation {
@@ -51,6 +61,7 @@ fn start(ground: &Ground, root: &Session, words: &[&str]) -> Invocation {
         .env("CONFIG", r#"{"centralizedRepositoryDir": "/srv/store", "hooksDir": "/srv/hooks.d"}"#)
         .env("FABRIC", fabric.to_string())
         .env("MOUNT", hook("sarus-hook-mount", &mount, "createContainer"))
+        .env("TELLER", teller())
         .env("STAMP", hook("sarus-hook-timestamp", &json!({}), "createContainer"))
         .env(
             "PROVIDER",
@@ -78,6 +89,15 @@ fn hooks_of_root_act_for_the_user(_: Who, runtime: Runtime) {
     assert!(output.stderr.contains("mode: privileged"), "{output}");
     assert_eq!(output.ok(), format!("{}\nof the site\nyes\n1\n", ground.session.uid()));
     assert_eq!(log.metadata().unwrap().uid(), ground.session.uid());
+    // Hooks of root's have nothing of the user's variables, which make programs load what they name.
+    let hostile =
+        ["--env", "LD_PRELOAD=/evil.so", "--env", "PATH=/evil:/bin", "--env", "BASH_ENV=/evil"];
+    let words = ["env", "LD_AUDIT=/evil.so", "sarus", "run", "--runtime", runtime.name()];
+    let command = ["/srv/store/image.squashfs", "/bin/cat", "/opt/site/variables"];
+    let output = start(&ground, &root, &[&words[..], &hostile, &command].concat()).run();
+    let paths: Vec<&str> = output.stdout.lines().filter(|line| line.starts_with("PATH=")).collect();
+    assert_eq!(paths, ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"; 3]);
+    assert!(!output.ok().contains("evil"), "{output}");
     for forbidden in ["/srv/closed/log", "/etc/shadow", "/root/log"] {
         let output = run(forbidden, "echo started");
         assert_eq!((output.code(), output.stdout.as_str()), (Some(125), ""), "{output}");
