@@ -31,7 +31,8 @@ use crate::rootfs::{self, Overlay};
 use crate::{hooks, setup, start, user_mounts};
 
 /// Parts of names of variables whose values are nobody's business.
-const SECRETS: [&str; 6] = ["TOKEN", "SECRET", "PASSW", "CREDENTIAL", "PRIVATE", "_KEY"];
+const SECRETS: [&str; 9] =
+    ["TOKEN", "SECRET", "PASS", "_PWD", "CREDENTIAL", "PRIVATE", "_KEY", "APIKEY", "AUTH"];
 
 /// Longest time, in seconds, that the FUSE server may take to end with its mount.
 const PATIENCE: i64 = 10;

@@ -8,7 +8,9 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{FileType, Mode as FileMode, OFlags, fstat, open as open_path};
+use rustix::fs::{
+    CWD, FileType, Mode as FileMode, OFlags, ResolveFlags, fstat, open as open_path, openat2,
+};
 use sarus_config::{Config, UserMounts};
 use sarus_launch::{Mount, MountSource, Origin, Request};
 use sarus_sys::mount::{Attributes, DetachedMount, FileSystem};
@@ -246,7 +248,9 @@ fn user_mount(run: &Run<'_>, mount: &Mount) -> Result<Opened, ShimError> {
 fn look_up(run: &Run<'_>, source: &Path) -> Result<(OwnedFd, FileType), ShimError> {
     let failed = |error| ShimError::MountSource { path: source.to_owned(), source: error };
     let looked = run.as_caller(|| {
-        let found = open_path(source, OFlags::PATH | OFlags::CLOEXEC, FileMode::empty())?;
+        // `/proc/self` would be this process's, whose descriptors are none of the user's.
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let found = openat2(CWD, source, flags, FileMode::empty(), ResolveFlags::NO_MAGICLINKS)?;
         let kind = FileType::from_raw_mode(fstat(&found)?.st_mode);
         Ok((found, kind))
     });

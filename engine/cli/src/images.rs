@@ -9,7 +9,7 @@ use sarus_oci::{Digest, Reference};
 use serde::Serialize;
 
 use crate::args::{Format, ImagesArgs, InspectArgs, RmiArgs};
-use crate::error::CliError;
+use crate::error::{CliError, report};
 use crate::output::{self, ago, short_id, size, table};
 use crate::settings::Settings;
 use crate::to_stderr;
@@ -169,8 +169,18 @@ pub(crate) fn rmi(args: &RmiArgs) -> Result<(), CliError> {
     let store = settings.store(args.place.centralized_repository)?;
     let grace = settings.config.removal_grace;
     let extent = if args.force { Extent::Forced } else { Extent::Careful(grace) };
+    let mut failed = None;
     for given in &args.images {
-        let removed = sarus_image::remove(&store, given, &args.place.platform(), extent)?;
+        let removed = match sarus_image::remove(&store, given, &args.place.platform(), extent) {
+            Ok(removed) => removed,
+            // The others are removed all the same.
+            Err(error) => {
+                if let Some(before) = failed.replace(error) {
+                    to_stderr(&report(&before, before.hint().as_deref()));
+                }
+                continue;
+            }
+        };
         output::text(&removal_lines(&removed))?;
         if let Removal::Deferred(grace) = removed.removal {
             to_stderr(&format!(
@@ -182,7 +192,7 @@ pub(crate) fn rmi(args: &RmiArgs) -> Result<(), CliError> {
     }
     // Forced, also what earlier commands kept.
     tidy(&store, if args.force { Duration::ZERO } else { grace });
-    Ok(())
+    failed.map_or(Ok(()), |error| Err(error.into()))
 }
 
 /// Docker's words.

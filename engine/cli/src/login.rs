@@ -10,6 +10,7 @@ use crate::args::{LoginArgs, LogoutArgs};
 use crate::error::CliError;
 use crate::secret;
 use crate::to_stderr;
+use crate::usage::UsageError;
 
 /// `sarus login`: credentials are kept only when the registry accepts them.
 pub(crate) fn login(args: &LoginArgs) -> Result<(), CliError> {
@@ -19,6 +20,9 @@ pub(crate) fn login(args: &LoginArgs) -> Result<(), CliError> {
         Some(user) => user.clone(),
         None => secret::ask_user(registry, terminal)?,
     };
+    if user.contains(':') {
+        return Err(UsageError::UserWithColon { given: user }.into());
+    }
     let password = if args.password_stdin {
         secret::read_all()?
     } else {

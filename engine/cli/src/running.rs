@@ -195,6 +195,7 @@ pub(crate) fn exec(args: &ExecArgs, verbosity: Verbosity) -> Result<(), CliError
         tty: args.tty,
         verbosity: verbosity_level(verbosity),
     };
+    request.check().map_err(UsageError::from)?;
     Err(launch::exec_in_container(&request).into())
 }
 

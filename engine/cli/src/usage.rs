@@ -88,6 +88,12 @@ pub enum UsageError {
         /// The type of the mount.
         kind: &'static str,
     },
+    /// RFC 7617, section 2: a colon ends the user name.
+    #[error("the user name `{given}` has a colon, which no registry takes")]
+    UserWithColon {
+        /// The user name.
+        given: String,
+    },
     /// A destination that is not absolute.
     #[error("`{option}`: the destination `{given}` is not an absolute path")]
     RelativeDestination {

@@ -227,7 +227,10 @@ impl ImageError {
             Self::ExportExists { .. } => Some("`--force` replaces it".to_owned()),
             Self::Unpack { source, .. } => source.hint(),
             Self::Look { source, .. } => source.hint(),
-            Self::Unlike { .. } => Some("`sarus pull` of the image writes it anew".to_owned()),
+            Self::Unlike { .. } => Some(
+                "`sarus rmi --force` of the image, then `sarus pull` or `load`, writes it anew"
+                    .to_owned(),
+            ),
             Self::Directory { .. } => Some("make the directory first".to_owned()),
             Self::Export { .. } | Self::RestoreOwners { .. } => None,
             Self::NotAFile { .. } | Self::OpenFile { .. } => Some(

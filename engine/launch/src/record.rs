@@ -89,15 +89,24 @@ impl ExecRequest {
     /// [`RequestError`], the version first.
     pub fn parse(json: &[u8]) -> Result<Self, RequestError> {
         let request: Self = crate::request::parse_versioned(json, EXEC_VERSION)?;
-        if request.args.is_empty() {
+        request.check()?;
+        Ok(request)
+    }
+
+    /// Checks what the types do not: a command, an absolute path.
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError`].
+    pub fn check(&self) -> Result<(), RequestError> {
+        if self.args.is_empty() {
             return Err(RequestError::NoCommand);
         }
-        if let Some(path) =
-            request.workdir.as_ref().filter(|path| !path.as_bytes().starts_with(b"/"))
+        if let Some(path) = self.workdir.as_ref().filter(|path| !path.as_bytes().starts_with(b"/"))
         {
             let path = path.as_os_str().into();
             return Err(RequestError::NotAbsolute { what: "the working directory", path });
         }
-        Ok(request)
+        Ok(())
     }
 }

@@ -22,8 +22,9 @@ pub(crate) const DOCKER_KEY: &str = "https://index.docker.io/v1/";
 pub(crate) struct CredentialsFile {
     #[serde(skip)]
     path: PathBuf,
-    auths: BTreeMap<String, Option<Entry>>,
-    cred_helpers: BTreeMap<String, String>,
+    // Programs in Go write an empty one as null.
+    auths: Option<BTreeMap<String, Option<Entry>>>,
+    cred_helpers: Option<BTreeMap<String, String>>,
     /// The helper for registries that have none of their own; without `docker-credential-`.
     pub(crate) creds_store: Option<String>,
 }
@@ -100,13 +101,13 @@ pub(crate) fn paths(environment: &Environment) -> Vec<PathBuf> {
 impl CredentialsFile {
     /// The name of the helper that holds the credentials of `key`.
     pub(crate) fn helper(&self, key: &str) -> Option<&str> {
-        let found = self.cred_helpers.iter().find(|(given, _)| normal_key(given) == key);
+        let found = self.cred_helpers.iter().flatten().find(|(given, _)| normal_key(given) == key);
         found.map(|(_, helper)| helper.as_str())
     }
 
     /// The credentials of `key` in the file itself.
     pub(crate) fn get(&self, key: &str) -> Result<Option<Credentials>, ConfigError> {
-        for (given, entry) in &self.auths {
+        for (given, entry) in self.auths.iter().flatten() {
             let Some(entry) = entry.as_ref().filter(|_| normal_key(given) == key) else { continue };
             let invalid = || ConfigError::AuthEntry { path: self.path.clone(), key: given.clone() };
             if let Some(found) = entry.credentials().ok_or_else(invalid)? {

@@ -152,10 +152,11 @@ fn auths<'a>(
     file: &'a mut Map<String, Value>,
     path: &Path,
 ) -> Result<&'a mut Map<String, Value>, ConfigError> {
-    file.entry("auths")
-        .or_insert_with(|| Value::Object(Map::new()))
-        .as_object_mut()
-        .ok_or_else(|| ConfigError::AuthFile { path: path.to_owned(), line: 1 })
+    let auths = file.entry("auths").or_insert(Value::Null);
+    if auths.is_null() {
+        *auths = Value::Object(Map::new());
+    }
+    auths.as_object_mut().ok_or_else(|| ConfigError::AuthFile { path: path.to_owned(), line: 1 })
 }
 
 /// Writes aside, with mode 0600, and renames. A symbolic link stays one.

@@ -147,14 +147,19 @@ fn find<'a>(file: &'a RegistriesFile, name: &str) -> Option<(&'a str, usize, &'a
     best
 }
 
-/// A prefix ends where a part of the name does. `*.example.org` matches each host below it.
+/// A prefix ends where a part of the name does. `*.example.org` matches each host below it, and not the
+/// port, which a location that takes its place keeps.
 fn match_prefix(prefix: &str, name: &str) -> Option<usize> {
     let end = match prefix.strip_prefix('*') {
         Some(domain) => {
             let host = &name[..name.find('/').unwrap_or(name.len())];
             let (bare, port) = host.split_once(':').map_or((host, ""), |(bare, port)| (bare, port));
-            let (wanted, wanted_port) = domain.split_once(':').unwrap_or((domain, port));
-            (bare.ends_with(wanted) && port == wanted_port).then_some(host.len())?
+            match domain.split_once(':') {
+                Some((domain, wanted)) => {
+                    (bare.ends_with(domain) && port == wanted).then_some(host.len())?
+                }
+                None => bare.ends_with(domain).then_some(bare.len())?,
+            }
         }
         None => name.starts_with(prefix).then_some(prefix.len())?,
     };
@@ -195,6 +200,9 @@ mod tests {
         [[registry]]
         prefix = "*.moved.org"
         location = "new.org/old"
+        [[registry]]
+        prefix = "*.ports.org"
+        location = "host.org"
         [[registry]]
         prefix = "bad.org"
         blocked = true
@@ -275,6 +283,8 @@ mod tests {
             ("lab.org/x", &["lab.org/x"]),
             ("alab.org/x", &["alab.org/x"]),
             ("a.moved.org/x/y", &["new.org/old/x/y"]),
+            ("a.ports.org:5000/x", &["host.org:5000/x"]),
+            ("a.ports.org/x", &["host.org/x"]),
             ("bad.org/x", &["`bad.org/x` is blocked by the registries configuration (`bad.org`)"]),
             (
                 "bad.org:5000/x",

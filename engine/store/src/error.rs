@@ -128,10 +128,14 @@ impl StoreError {
             | Self::Write { path, source }
             | Self::Publish { path, source }
             | Self::Remove { path, source } => hint_of_errno(path, source),
-            Self::Damaged { .. }
-            | Self::TooLong { .. }
-            | Self::Length { .. }
-            | Self::Digest { .. } => Some("`sarus pull` of the image writes it anew".to_owned()),
+            Self::Damaged { .. } | Self::TooLong { .. } | Self::Length { .. } => {
+                Some("`sarus pull` of the image writes it anew".to_owned())
+            }
+            // A pull looks at lengths, so it keeps what is there.
+            Self::Digest { .. } => Some(
+                "`sarus rmi --force` of the image, then `sarus pull` or `load`, writes it anew"
+                    .to_owned(),
+            ),
             Self::Newer { .. } => Some("use the version of sarus that wrote it".to_owned()),
             Self::ReadOnly { .. } => {
                 Some("leave out `--centralized-repository` to use your own store".to_owned())

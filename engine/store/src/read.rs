@@ -139,6 +139,10 @@ impl Store {
         let squashfs = directory.join(SQUASHFS);
         let got = match std::fs::metadata(&squashfs) {
             Ok(metadata) => metadata.len(),
+            // Removed since its metadata was read.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !path.exists() => {
+                return Ok(None);
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
             Err(error) => return Err(StoreError::read(&squashfs)(error)),
         };

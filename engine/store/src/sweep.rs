@@ -16,6 +16,9 @@ use crate::read::NAME_BYTES_MAX;
 use crate::write::discard;
 use crate::{Listing, Name, Owner, Remembered, Store, StoreError, spread};
 
+/// Seconds after which a name without its image is nobody's who is about to bring it back.
+const NAME_SETTLES: u64 = 60;
+
 /// Names and marks of a store at one time.
 #[derive(Debug, Default)]
 pub(crate) struct Survey {
@@ -63,7 +66,9 @@ impl Store {
     /// The first file that cannot be read or removed; the rest is left to the next call.
     pub fn sweep(&self, grace: Duration) -> Result<(), StoreError> {
         self.sweep_temporaries()?;
-        self.collect(&mut self.survey()?, grace)
+        let mut survey = self.survey()?;
+        self.collect(&mut survey, grace)?;
+        self.forget_lost(&survey)
     }
 
     /// [`Store::sweep`] where the store can be written, then [`Store::list`], with one look at
@@ -75,12 +80,51 @@ impl Store {
     pub fn sweep_and_list(&self, grace: Duration) -> Result<Listing, StoreError> {
         let mut survey = self.survey_for_list()?;
         if !self.is_read_only() {
-            let swept = self.sweep_temporaries().and_then(|()| self.collect(&mut survey, grace));
+            let swept = self
+                .sweep_temporaries()
+                .and_then(|()| self.collect(&mut survey, grace))
+                .and_then(|()| self.forget_lost(&survey));
             if let Err(error) = swept {
                 log::debug!("what killed commands left stays: {error}");
             }
         }
         Ok(self.list_surveyed(survey))
+    }
+
+    /// Removes names whose image is gone, as killed writers leave them, and short names of names that
+    /// are.
+    fn forget_lost(&self, survey: &Survey) -> Result<(), StoreError> {
+        let images: HashSet<&Digest> = survey.images.iter().map(|(digest, _)| digest).collect();
+        for name in survey.names.iter().filter(|name| !images.contains(&name.digest)) {
+            self.forget_if_lost(&self.name_path(&name.reference, &name.platform))?;
+        }
+        self.forget_short_names()
+    }
+
+    /// Takes a name aside to look at it: one that is given anew meanwhile is not touched, and one that
+    /// has an image again is put back.
+    fn forget_if_lost(&self, path: &Path) -> Result<(), StoreError> {
+        if !self.read_name(path)?.is_some_and(|name| self.is_lost(&name)) {
+            return Ok(());
+        }
+        let aside = self.temporary("name")?;
+        match std::fs::rename(path, &aside) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            other => other.map_err(StoreError::remove(path))?,
+        }
+        let is_lost = matches!(self.read_name(&aside), Ok(Some(name)) if self.is_lost(&name));
+        if !is_lost && !path.exists() {
+            return std::fs::rename(&aside, path).map_err(StoreError::publish(path));
+        }
+        log::debug!("removing the name `{}`, whose image is gone", path.display());
+        remove_file(&aside)
+    }
+
+    fn is_lost(&self, name: &Name) -> bool {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        now.saturating_sub(name.pulled) > NAME_SETTLES
+            && self.images_directory().is_dir()
+            && matches!(self.image_directory(&name.digest).try_exists(), Ok(false))
     }
 
     pub(crate) fn sweep_temporaries(&self) -> Result<(), StoreError> {

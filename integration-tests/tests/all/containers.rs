@@ -146,6 +146,7 @@ fn what_cannot_be_found_or_sent_is_explained(who: Who, runtime: Runtime) {
         sarus(&["kill", &signal, "one"]).explains(125, &["`--signal`", "a signal's name"]);
     }
     sarus(&["exec", "one"]).explains(125, &["needs a container and a command"]);
+    sarus(&["exec", "-w", "x", "one", "pwd"]).explains(125, &["`x` is not an absolute path"]);
     one.end();
     two.end();
 }

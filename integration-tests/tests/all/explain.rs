@@ -37,6 +37,8 @@ fn a_run_is_explained(who: Who, runtime: Runtime) {
             "-e",
             "API_TOKEN=x",
             "-e",
+            "MYSQL_PWD=x",
+            "-e",
             "A=b",
         ],
     );
@@ -58,6 +60,8 @@ fn a_run_is_explained(who: Who, runtime: Runtime) {
     assert_eq!(entry(&all["environment"], "name", "A")["origin"], "user");
     assert_eq!(entry(&all["environment"], "name", "IMAGE")["origin"], "image");
     assert_eq!(entry(&all["environment"], "name", "HOME")["origin"], "host");
+    let hidden = entry(&all["environment"], "name", "MYSQL_PWD")["value"].as_str().unwrap();
+    assert!(hidden.starts_with("(hidden"), "{hidden}");
     let hidden = entry(&all["environment"], "name", "API_TOKEN")["value"].as_str().unwrap();
     assert!(hidden.starts_with("(hidden"), "{hidden}");
     assert!(!std::path::Path::new("/tmp/ran").exists());

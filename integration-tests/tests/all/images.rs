@@ -81,6 +81,10 @@ fn rmi_removes_the_name_and_the_other_image_stays() {
     session.sarus(["inspect", &two]).run().ok();
     session.sarus(["inspect", &one]).run().explains(125, &[&one]);
     session.sarus(["rmi", &one]).run().explains(125, &[&one]);
+    // What there is goes all the same, and all that there is not is told.
+    let output = session.sarus(["rmi", &one, &two, "none"]).run();
+    assert_eq!(output.stderr.matches("error: there is no image").count(), 2, "{output}");
+    assert_eq!((output.code(), session.sarus(["images", "-q"]).run().ok()), (Some(125), ""));
 }
 
 #[test]

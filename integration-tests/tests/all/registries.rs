@@ -91,6 +91,8 @@ fn a_password_comes_from_auth_json_login_or_standard_input() {
     let session = start();
     let login = ["login", "-u", "researcher", "--password-stdin", host];
     session.sarus(login).input("wrong").run().explains(125, &[host]);
+    let colon = session.sarus(["login", "-u", "a:b", "--password-stdin", host]).input("c").run();
+    colon.explains(125, &["`a:b` has a colon"]);
     session.sarus(login).input("open sesame").run().ok();
     let output = session.sarus(["pull", "--quiet", &reference]).run();
     assert_eq!(output.ok(), digest);
@@ -223,7 +225,7 @@ fn a_password_is_in_no_process_list_while_it_is_used() {
     let program = session.write("tools/docker-credential-tests", helper);
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     fs_err::set_permissions(&program, mode).unwrap();
-    let file = format!(r#"{{"credHelpers": {{"{}": "tests"}}}}"#, registry.host());
+    let file = format!(r#"{{"auths": null, "credHelpers": {{"{}": "tests"}}}}"#, registry.host());
     session.write(".config/containers/auth.json", file);
     let reference = format!("{}/app:1", registry.host());
     let path = format!("{}/tools:/usr/bin:/bin", session.home().display());

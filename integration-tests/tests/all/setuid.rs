@@ -348,6 +348,12 @@ fn no_mount_gives_what_the_user_cannot_reach() {
         assert!(matches!(output.code(), Some(125 | 1)), "{volume}: {output}");
         assert_eq!(output.stdout, "", "{volume}");
     }
+    // Nor what the shim has open for itself.
+    let own = (3..16).map(|number| format!("fd/{number}"));
+    for own in own.chain(["cwd".to_owned(), "root".to_owned()]) {
+        let output = site.run(&["-v", &format!("/proc/self/{own}:/x")], "true");
+        assert_eq!(output.code(), Some(125), "{own}: {output}");
+    }
     let output = site.run(&["-v", "/srv/secret:/x"], "cat /x");
     assert_ne!(output.code(), Some(0), "{output}");
     // Places for mounts are not made with root's rights in directories of the host.

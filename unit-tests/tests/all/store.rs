@@ -1131,3 +1131,35 @@ fn a_short_name_goes_with_the_full_one_and_never_to_another_image() {
     assert_eq!(place.remove("img:1", Duration::ZERO), Some(Removal::NameOnly));
     assert_eq!(place.lookup("img:1"), Some(here));
 }
+
+#[test]
+fn a_name_whose_image_is_gone_goes_once_nobody_is_about_to_bring_it_back() {
+    let place = Place::new();
+    let (kept, young, old) = (digest(1), digest(2), digest(3));
+    for (digest, name) in [(&kept, "kept"), (&young, "young"), (&old, "old")] {
+        place.add_named(digest, &format!("site.org/{name}:1"));
+    }
+    let names = || names_in(&place.root().join("names"));
+    let file = |name: &str| place.root().join(format!("names/site.org+{name}=1,linux-amd64"));
+    for name in ["kept", "old"] {
+        let json = fs_err::read_to_string(file(name)).unwrap();
+        let mut json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        json["pulled"] = (json["pulled"].as_u64().unwrap() - 100).into();
+        fs_err::write(file(name), json.to_string()).unwrap();
+    }
+    let short = (&reference("old:1"), &amd64());
+    place.store.remember_short(short, &reference("site.org/old:1")).unwrap();
+    for digest in [&young, &old] {
+        let directory = digest.to_string().replace(':', "-");
+        fs_err::remove_dir_all(place.root().join("images/v1").join(directory)).unwrap();
+    }
+    place.store.sweep_and_list(DAY).unwrap();
+    assert_eq!(names(), ["site.org+kept=1,linux-amd64", "site.org+young=1,linux-amd64"]);
+    assert_eq!(names_in(&place.root().join("short-names")), [""; 0], "it means nothing any more");
+    assert_eq!(place.lookup("site.org/kept:1"), Some(kept));
+    // A store whose images are all out of reach loses no name.
+    fs_err::rename(place.root().join("images/v1"), place.root().join("away")).unwrap();
+    place.store.sweep(DAY).unwrap();
+    assert_eq!(names().len(), 2);
+    place.check();
+}
