@@ -24,7 +24,7 @@ use crate::caller::Caller;
 use crate::construct::{Ends, die_with_supervisor, open_entry, search_path};
 use crate::descriptors::Arrangement;
 use crate::error::{ShimError, cannot};
-use crate::forward::Forwarder;
+use crate::forward::{Forwarder, Left};
 use crate::image::release_signals;
 use crate::label;
 use crate::seccomp::{self, Filter};
@@ -66,6 +66,9 @@ pub(crate) fn run(caller: &Caller, request: &ExecRequest) -> Result<i32, ShimErr
         Fork::Child => {
             drop((ours, signals));
             die_with_supervisor(supervisor)?;
+            // As a container's first process: what is sent to the caller's group reaches the program
+            // once, by the supervisor, and what it leaves behind is known by its session.
+            rustix::process::setsid().map_err(|e| cannot("make a session")(e.into()))?;
             match enter((caller, request, &config), &container, (&entry, theirs, &filters))? {}
         }
         Fork::Parent(child) => {
@@ -73,7 +76,8 @@ pub(crate) fn run(caller: &Caller, request: &ExecRequest) -> Result<i32, ShimErr
             if caller.is_setuid() && container.privileged {
                 give_up_privileges(caller)?;
             }
-            let forwarder = Forwarder::start(&[])?;
+            let forwarder =
+                Forwarder::start(&Left { session: Some(child.as_raw_pid()), ..Left::default() })?;
             let program = request.args.first().map(RawString::to_string_lossy).unwrap_or_default();
             let charge = Charge::Program(&program);
             let mut supervisor =

@@ -27,6 +27,15 @@ const WITHIN: Duration = Duration::from_millis(100);
 /// Times that the sentinel looks for what a killed supervisor left.
 const SWEEPS_MAX: usize = 64;
 
+/// What a supervisor that is killed leaves, besides processes of its container.
+#[derive(Debug, Default)]
+pub(crate) struct Left {
+    /// Directories in which its own may be.
+    pub(crate) scratch: Vec<PathBuf>,
+    /// The leader of the session of a program in another run's container.
+    pub(crate) session: Option<i32>,
+}
+
 /// Decides what is forwarded.
 #[derive(Debug)]
 pub(crate) struct Forwarder {
@@ -44,9 +53,8 @@ struct Sentinel {
 }
 
 impl Forwarder {
-    /// Starts the sentinel, which removes what a killed supervisor left in the directories
-    /// `scratch`, too.
-    pub(crate) fn start(scratch: &[PathBuf]) -> Result<Self, ShimError> {
+    /// Starts the sentinel, which ends and removes what a killed supervisor left.
+    pub(crate) fn start(left: &Left) -> Result<Self, ShimError> {
         let failed = cannot("start the process that notices signals");
         let kind = SocketType::SEQPACKET;
         let (ours, theirs) = socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)
@@ -55,7 +63,7 @@ impl Forwarder {
         let sentinel = match fork() {
             Ok(Fork::Child) => {
                 drop(ours);
-                let watched = keep_watch((supervisor, &theirs), scratch);
+                let watched = keep_watch((supervisor, &theirs), left);
                 process::exit_at_once(i32::from(watched.is_err()))
             }
             Ok(Fork::Parent(child)) => Some(Sentinel { pid: child.as_raw_pid(), socket: ours }),
@@ -132,7 +140,7 @@ impl Forwarder {
 
 /// The life of the sentinel: it reports the signals that reach it, and, when the supervisor is gone,
 /// ends what that one left.
-fn keep_watch((parent, supervisor): (Pid, &OwnedFd), scratch: &[PathBuf]) -> Result<(), ShimError> {
+fn keep_watch((parent, supervisor): (Pid, &OwnedFd), left: &Left) -> Result<(), ShimError> {
     let failed = cannot("watch");
     rustix::process::setsid().map_err(|e| failed(e.into()))?;
     sarus_sys::process::close_all_but(supervisor.as_fd());
@@ -144,7 +152,7 @@ fn keep_watch((parent, supervisor): (Pid, &OwnedFd), scratch: &[PathBuf]) -> Res
         Ok(end) if is_alive => end,
         Err(error) if is_alive => return Err(failed(error)),
         _ => {
-            sweep_after_killed(scratch);
+            left.sweep();
             return Ok(());
         }
     };
@@ -159,7 +167,7 @@ fn keep_watch((parent, supervisor): (Pid, &OwnedFd), scratch: &[PathBuf]) -> Res
             Err(error) => return Err(failed(error.into())),
         }
         if !waited[1].revents().is_empty() {
-            sweep_after_killed(scratch);
+            left.sweep();
             return Ok(());
         }
         while let Some(signal) = signals.next().map_err(&failed)? {
@@ -170,13 +178,19 @@ fn keep_watch((parent, supervisor): (Pid, &OwnedFd), scratch: &[PathBuf]) -> Res
     }
 }
 
-/// Ends and removes what a supervisor that was killed left.
-fn sweep_after_killed(scratch: &[PathBuf]) {
-    // What forks while it is looked at is found by the next look.
-    (0..SWEEPS_MAX).take_while(|_| sarus_sys::orphans::sweep() > 0).for_each(drop);
-    sarus_sys::rendezvous::sweep();
-    for parent in scratch {
-        sarus_sys::scratch::sweep(parent);
+impl Left {
+    /// Ends and removes it.
+    fn sweep(&self) {
+        // What forks while it is looked at is found by the next look.
+        (0..SWEEPS_MAX).take_while(|_| sarus_sys::orphans::sweep() > 0).for_each(drop);
+        if let Some(leader) = self.session {
+            let end = |_: &usize| sarus_sys::orphans::end_session(leader) > 0;
+            (0..SWEEPS_MAX).take_while(end).for_each(drop);
+        }
+        sarus_sys::rendezvous::sweep();
+        for parent in &self.scratch {
+            sarus_sys::scratch::sweep(parent);
+        }
     }
 }
 

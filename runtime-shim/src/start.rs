@@ -16,7 +16,7 @@ use crate::caller::Caller;
 use crate::channel::Channel;
 use crate::construct::{Ends, Plan, construct, open_entry};
 use crate::error::{ShimError, cannot};
-use crate::forward::Forwarder;
+use crate::forward::{Forwarder, Left};
 use crate::image::{ImageFile, Run};
 use crate::janitor::Lines;
 use crate::ledger::Ledger;
@@ -56,7 +56,8 @@ pub(crate) fn run(caller: &Caller, request: &Request) -> Result<i32, ShimError> 
             if caller.is_setuid() && mode == Mode::Privileged {
                 give_up_privileges(caller)?;
             }
-            let forwarder = Forwarder::start(&scratch::parents(&run))?;
+            let forwarder =
+                Forwarder::start(&Left { scratch: scratch::parents(&run), session: None })?;
             let mut supervisor =
                 Supervisor::new(Charge::Container(&plan), (signals, ours, forwarder), builder);
             supervisor.set_janitor(janitor);

@@ -6,8 +6,10 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::{Errno, fcntl_dupfd_cloexec, read, write};
 use rustix::termios::{
-    OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize,
+    OptionalActions, Termios, isatty, tcgetattr, tcgetpgrp, tcgetwinsize, tcsetattr, tcsetwinsize,
 };
+
+use sarus_sys::signals::stop_self;
 
 use crate::error::{ShimError, cannot};
 
@@ -33,6 +35,8 @@ pub(crate) struct Terminal {
     /// Read from the caller, not yet taken by the container.
     pending: Vec<u8>,
     input_open: bool,
+    /// What was read last ended a line, so that one key ends the input.
+    at_line_start: bool,
     /// Bytes that are still taken of the container when its command has ended.
     left: usize,
 }
@@ -54,7 +58,8 @@ impl Terminal {
         let flags = rustix::fs::fcntl_getfl(&master).map_err(failed)?;
         rustix::fs::fcntl_setfl(&master, flags | rustix::fs::OFlags::NONBLOCK).map_err(failed)?;
         let stdin = fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3).map_err(failed)?;
-        let before = isatty(&stdin).then(|| tcgetattr(&stdin)).transpose().map_err(failed)?;
+        let is_ours = isatty(&stdin) && await_foreground(&stdin);
+        let before = is_ours.then(|| tcgetattr(&stdin)).transpose().map_err(failed)?;
         if let Some(before) = &before {
             let mut raw = before.clone();
             raw.make_raw();
@@ -67,6 +72,7 @@ impl Terminal {
             before,
             pending: Vec::new(),
             input_open: true,
+            at_line_start: true,
             left: LEFT_MAX,
         };
         terminal.resize();
@@ -78,6 +84,12 @@ impl Terminal {
         if let (Some(master), Ok(size)) = (&self.master, tcgetwinsize(&self.stdin)) {
             let _cannot_fail = tcsetwinsize(master, size);
         }
+    }
+
+    /// Whether the caller's terminal is another process group's now: its settings and its input are none
+    /// of ours until `SIGCONT`.
+    fn is_in_background(&self) -> bool {
+        self.before.is_some() && is_in_background(&self.stdin)
     }
 
     /// What to wait for.
@@ -92,7 +104,7 @@ impl Terminal {
         }
         if !self.pending.is_empty() {
             wanted |= PollFlags::OUT;
-        } else if self.input_open {
+        } else if self.input_open && !self.is_in_background() {
             interests.push(PollFd::from_borrowed_fd(self.stdin.as_fd(), PollFlags::IN));
         }
         // Without a wish, an end of the other side would be reported for ever.
@@ -147,14 +159,25 @@ impl Terminal {
     }
 
     fn copy_input(&mut self) {
-        if self.pending.is_empty() && self.input_open && is_readable(&self.stdin) {
+        if self.pending.is_empty()
+            && self.input_open
+            && !self.is_in_background()
+            && is_readable(&self.stdin)
+        {
             let mut buffer = [0_u8; 4096];
             match read(&self.stdin, &mut buffer) {
-                Ok(size @ 1..) => self.pending.extend_from_slice(&buffer[..size]),
+                Ok(size @ 1..) => {
+                    self.pending.extend_from_slice(&buffer[..size]);
+                    self.at_line_start = buffer[size - 1] == b'\n';
+                }
                 Err(Errno::AGAIN | Errno::INTR) => {}
+                // It was put into the background just now.
+                Err(Errno::IO) if self.is_in_background() => {}
                 _ => {
                     self.input_open = false;
-                    self.pending.push(END_OF_INPUT);
+                    // The key only hands an open line over, and ends the input at the start of one.
+                    let keys = if self.at_line_start { 1 } else { 2 };
+                    self.pending.extend([END_OF_INPUT; 2].iter().take(keys));
                 }
             }
         }
@@ -174,10 +197,29 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        if let Some(before) = &self.before {
+        if let Some(before) = self.before.as_ref().filter(|_| !is_in_background(&self.stdin)) {
             let _terminal_is_gone = tcsetattr(&self.stdin, OptionalActions::Now, before);
         }
     }
+}
+
+/// Stops until the terminal is this process group's, as the kernel stops who changes another group's
+/// (`SIGTTOU`, which this process blocks). False where no shell is there to say `fg`.
+fn await_foreground(terminal: &OwnedFd) -> bool {
+    while is_in_background(terminal) {
+        let parent = rustix::process::getppid();
+        let session = |pid| rustix::process::getsid(pid).ok();
+        if parent.is_none() || session(parent) != session(None) {
+            return false;
+        }
+        stop_self();
+    }
+    true
+}
+
+/// Whether the terminal is the session's, and another process group's.
+fn is_in_background(terminal: &OwnedFd) -> bool {
+    tcgetpgrp(terminal).is_ok_and(|group| group != rustix::process::getpgrp())
 }
 
 impl Output {

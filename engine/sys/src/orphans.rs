@@ -11,7 +11,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use crate::namespace::own_number;
-use crate::process::{PidFd, runs, start_time};
+use crate::process::{PidFd, runs, session_of, start_time};
 
 const PREFIX: &str = "sarus:";
 const SIGKILL: i32 = 9;
@@ -52,6 +52,27 @@ fn sweep_one(pid: i32, uid: u32, mine: Option<&Path>) -> bool {
         return false;
     }
     !runs(supervisor, started) && process.signal(SIGKILL).is_ok()
+}
+
+/// Kills the processes of the calling user that are in a session and in other mounts than the caller,
+/// and returns how many there were: what a program left in a container that goes on.
+pub fn end_session(leader: i32) -> usize {
+    use std::os::unix::fs::MetadataExt;
+    let Ok(entries) = std::fs::read_dir("/proc") else { return 0 };
+    let mine = namespace(Path::new("/proc/self"));
+    let uid = rustix::process::getuid().as_raw();
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
+    let ended = pids.filter(|pid| {
+        // The descriptor comes before the look, so that what is killed is what was looked at.
+        let Ok(process) = PidFd::of(*pid) else { return false };
+        let directory = format!("/proc/{pid}");
+        let directory = Path::new(&directory);
+        std::fs::metadata(directory).is_ok_and(|found| found.uid() == uid)
+            && session_of(*pid) == Some(leader)
+            && namespace(directory).is_some_and(|theirs| Some(theirs) != mine)
+            && process.signal(SIGKILL).is_ok()
+    });
+    ended.count()
 }
 
 fn namespace(process: &Path) -> Option<std::path::PathBuf> {

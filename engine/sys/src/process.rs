@@ -271,6 +271,11 @@ pub fn is_stopped(pid: i32) -> bool {
     matches!(stat_field(pid, 3), Some('T' | 't'))
 }
 
+/// The session of a process, as its leader's id. None if there is no such process.
+pub fn session_of(pid: i32) -> Option<i32> {
+    stat_field(pid, 6)
+}
+
 /// The parent of a process. None if there is no such process.
 pub fn parent(pid: i32) -> Option<i32> {
     stat_field(pid, 4)

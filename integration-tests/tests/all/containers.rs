@@ -203,10 +203,20 @@ fn another_program_ends_and_fails_as_the_first_does(who: Who, runtime: Runtime) 
     program.signal(Signal::TERM);
     assert_eq!(program.line(), "got\n");
     program.finish().failed(5);
-    // Who ran it being killed, the program ends and the container does not.
-    let program = exec_shell(&ground, id, "echo ready; exec sleep 1000").start();
+    // What is sent to the whole group of who ran it comes once.
+    let script = "trap 'echo got' TERM; echo ready; sleep 0.5 & wait; wait; sleep 0.3";
+    let to_group = "set -m; \"$@\" < /dev/null & read line; kill -TERM -- -$!; wait $!";
+    let words = ["bash", "-c", to_group, "bash"];
+    let mut program = exec_shell(&ground, id, script).under(words).keep_input().start();
+    assert_eq!(program.line(), "ready\n");
+    program.write("\n");
+    assert_eq!(program.finish().ok(), "ready\ngot\n");
+    // Who ran it being killed, the program and what it started end, and the container does not.
+    let script = "sleep 1000 & echo ready; exec sleep 1000";
+    let program = exec_shell(&ground, id, script).start();
     assert_eq!(program.line(), "ready\n");
     let below = descendants(program.pid());
+    assert!(below.len() >= 3, "{below:?}");
     program.signal(Signal::KILL);
     program.finish();
     assert!(below.into_iter().all(|pid| wait_gone(pid, LIMIT)));

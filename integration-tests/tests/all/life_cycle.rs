@@ -21,6 +21,8 @@ in_every_mode!(
     a_terminal_has_the_size_of_the_callers_and_follows_it,
     an_interrupt_typed_at_the_terminal_reaches_the_command,
     a_key_reaches_all_that_the_command_started,
+    a_terminal_of_others_is_left_alone_in_the_background,
+    input_without_a_last_newline_ends_too,
     an_init_forwards_what_reached_the_command_not,
     a_stop_stops_all_that_the_command_started,
     a_terminal_that_nobody_reads_any_more_is_hung_up,
@@ -173,7 +175,7 @@ fn a_key_reaches_all_that_the_command_started(who: Who, runtime: Runtime) {
         assert!(seen.contains("inner\r\n"), "{options:?}: {seen}");
         assert_eq!(run.finish().code(), Some(11), "{options:?}: the key was pressed once");
     }
-    // A program of `sarus exec` is of the group that the key is for.
+    // As much for a program of `sarus exec`.
     let run = ground.shell("echo ready; read line").keep_input().start();
     assert_eq!(run.line(), "ready\n");
     let id = format!("sarus-{}", run.pid());
@@ -184,6 +186,30 @@ fn a_key_reaches_all_that_the_command_started(who: Who, runtime: Runtime) {
     terminal.read_until("inner ended: 3");
     assert_eq!(exec.finish().code(), Some(11));
     run.finish().failed(1);
+}
+
+/// Its settings and its keys are the foreground's; the job stops, as others that want it do.
+fn a_terminal_of_others_is_left_alone_in_the_background(who: Who, runtime: Runtime) {
+    let ground = Ground::new(who, runtime);
+    let mut terminal = Terminal::open(24, 80);
+    let script = "set -m; \"$@\" & until grep -q '^State:.T' /proc/$!/status; do sleep 0.05; done; \
+                  stty -a | grep -ow -e -icanon -e icanon; echo waits; fg; stty -a | grep -ow icanon";
+    let job = ground.run_with(&["-ti"], &["sh", "-c", "read line; echo got $line"]);
+    let shell = job.under(["bash", "-c", script, "bash"]).start_on(&terminal);
+    let seen = terminal.read_until("waits");
+    assert!(seen.contains("icanon") && !seen.contains("-icanon"), "{seen}");
+    terminal.write("text\n");
+    terminal.read_until("got text");
+    terminal.read_until("icanon");
+    assert_eq!(shell.finish().code(), Some(0));
+}
+
+fn input_without_a_last_newline_ends_too(who: Who, runtime: Runtime) {
+    let ground = Ground::new(who, runtime);
+    for (input, want) in [("", ""), ("a\nbc", "bc"), ("a\n", "a")] {
+        let output = ground.run_with(&["-t"], &["cat"]).input(input).run();
+        assert!(output.ok().trim_end().ends_with(want), "{input:?}: {output}");
+    }
 }
 
 fn an_init_forwards_what_reached_the_command_not(who: Who, runtime: Runtime) {
