@@ -153,6 +153,16 @@ fn program(hook: &Hook) -> Command {
     command
 }
 
+/// Runs a hook of the stage `poststop` in a runtime's place. The error is in words.
+pub(crate) fn run_late(hook: &Hook, state: &Value) -> Result<(), String> {
+    let input = state.to_string();
+    let done = run_to_end(&mut program(hook), Some(input.as_bytes()), hook.timeout);
+    done.map(drop).map_err(|failure| {
+        let which = blame::name(hook, Some(Stage::Poststop));
+        Blame { which, how: failure.how, words: failure.words }.warning()
+    })
+}
+
 /// Asks the program of a hook what it would do; it does nothing. The error is in words.
 pub(crate) fn ask(hook: &Hook, input: &Value) -> Result<Value, String> {
     let mut command = program(hook);

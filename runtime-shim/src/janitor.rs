@@ -13,12 +13,14 @@ use rustix::process::Pid;
 use sarus_config::hooks::{Hook, Stage};
 use sarus_sys::identity::become_root;
 use sarus_sys::namespace;
-use sarus_sys::process::{self, Fork, fork};
+use sarus_sys::process::{self, Fork, PidFd, fork};
+use serde_json::{Value, json};
 
 use crate::blame;
 use crate::construct::Plan;
 use crate::descriptors::{duplicate, hide, open_null};
 use crate::error::{ShimError, cannot};
+use crate::hooks;
 use crate::image::release_signals;
 use crate::mode::Mode;
 use crate::runtime::Runtime;
@@ -145,8 +147,8 @@ fn wait_and_delete(
         process::exit_at_once(0);
     }
     let own = PathBuf::from(std::ffi::OsString::from_vec(packet[..size].to_vec()));
-    let builder = builder.to_string();
-    let open = |kind: &str| namespace::of(&builder, kind).map_err(&failed);
+    let runtime = PidFd::of(builder).map_err(&failed)?;
+    let open = |kind: &str| namespace::of(&builder.to_string(), kind).map_err(&failed);
     let (user, mounts) = (open("user")?, open("mnt")?);
     let is_own = namespace::own_number("user").and_then(|own| Ok(own == namespace::number(&user)?));
     rustix::io::write(instructions, b"K").map_err(|e| failed(e.into()))?;
@@ -157,7 +159,40 @@ fn wait_and_delete(
     }
     namespace::join(mounts.as_fd()).map_err(&failed)?;
     release_signals()?;
+    // When the supervisor was killed the runtime may still run hooks, which these are to come after.
+    process::kill_tree(&runtime, builder).map_err(&failed)?;
+    if !knows_container(plan, &own) {
+        let succeeded = run_hooks(plan, &own);
+        process::exit_at_once(i32::from(!succeeded))
+    }
     let arguments = plan.runtime.delete_arguments(&own, plan);
     let path = plan.runtime.path.as_os_str();
     Err(failed(process::execute(path, &arguments, &Runtime::environment())))
+}
+
+/// Whether the runtime wrote down that there is a container: one that was ended while it ran hooks had
+/// not, and would run none now.
+fn knows_container(plan: &Plan<'_>, own: &Path) -> bool {
+    let state = own.join("state").join(&plan.id);
+    state.join("state.json").exists() || state.join("status").exists()
+}
+
+/// Runs the hooks as the runtime would, if it was started at all. What fails is said, and does not keep
+/// the others from running.
+fn run_hooks(plan: &Plan<'_>, own: &Path) -> bool {
+    let bundle = own.join("bundle");
+    let Ok(spec) = fs_read(&bundle.join("config.json")) else { return true };
+    let spec: Value = serde_json::from_str(&spec).unwrap_or_default();
+    let state = json!({
+        "ociVersion": spec["ociVersion"], "id": plan.id, "status": "stopped", "bundle": bundle,
+        "annotations": spec["annotations"],
+    });
+    let late = plan.hooks.iter().filter(|hook| hook.stages.contains(&Stage::Poststop));
+    let failures = late.filter_map(|hook| hooks::run_late(hook, &state).err());
+    failures.inspect(|words| crate::complain(words)).count() == 0
+}
+
+#[expect(clippy::disallowed_methods, reason = "the file is in the run's own memory")]
+fn fs_read(path: &Path) -> std::io::Result<String> {
+    std::fs::read_to_string(path)
 }

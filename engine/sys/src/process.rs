@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, pidfd_open};
 
 /// Which side of a fork one is on.
@@ -274,6 +275,54 @@ pub fn is_stopped(pid: i32) -> bool {
 /// The session of a process, as its leader's id. None if there is no such process.
 pub fn session_of(pid: i32) -> Option<i32> {
     stat_field(pid, 6)
+}
+
+/// Kills a process and all below it, where it has not ended yet, and waits until it has.
+///
+/// It is stopped first, so that it starts none that would not be found.
+///
+/// # Errors
+///
+/// `EPERM` where it is another user's.
+pub fn kill_tree(process: &PidFd, pid: i32) -> io::Result<()> {
+    match process.signal(libc::SIGSTOP) {
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(()),
+        stopped => stopped?,
+    }
+    let mut waiting = vec![pid];
+    let mut below = Vec::new();
+    while let Some(above) = waiting.pop() {
+        for pid in children_of(above) {
+            // The descriptor comes before the look at the parent, so that it is of the child.
+            if let Ok(child) = PidFd::of(pid)
+                && parent(pid) == Some(above)
+            {
+                waiting.push(pid);
+                below.push(child);
+            }
+        }
+    }
+    for child in below {
+        let _gone_already = child.signal(libc::SIGKILL);
+    }
+    process.signal(libc::SIGKILL)?;
+    let mut ended = [PollFd::from_borrowed_fd(process.as_fd(), PollFlags::IN)];
+    while poll(&mut ended, None) == Err(rustix::io::Errno::INTR) {}
+    Ok(())
+}
+
+/// The children of all threads of a process: `proc_pid_task_tid_children(5)`.
+fn children_of(pid: i32) -> Vec<i32> {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten();
+    let mut text = String::new();
+    for thread in threads.map_while(Result::ok) {
+        // A thread that ends has none any more.
+        if let Ok(mut file) = std::fs::File::open(thread.path().join("children")) {
+            let _gone_already = io::Read::read_to_string(&mut file, &mut text);
+        }
+        text.push(' ');
+    }
+    text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
 }
 
 /// The parent of a process. None if there is no such process.

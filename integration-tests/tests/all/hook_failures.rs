@@ -1,7 +1,10 @@
 //! Hooks that fail, hang, crash or talk too much, at each stage: the run ends with one error that
 //! names the hook, and the session's end asserts that nothing is left.
 
-use sarus_integration_tests::{Output, Runtime, Who};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use sarus_integration_tests::{Output, Runtime, Who, wait_until};
 use serde_json::{Value, json};
 
 use crate::{Ground, in_every_mode};
@@ -14,11 +17,15 @@ in_every_mode!(
     of_several_hooks_the_one_that_failed_is_named,
     a_hook_whose_program_cannot_be_executed_is_said_to_be,
     a_hook_at_the_end_that_fails_is_a_warning,
+    hooks_at_the_end_run_once_however_early_the_run_is_ended,
 );
 
 /// The stages at which a failure ends the run.
 const STAGES: [&str; 6] =
     ["precreate", "prestart", "createRuntime", "createContainer", "startContainer", "poststart"];
+
+/// Longer than anything here takes.
+const LIMIT: Duration = Duration::from_secs(20);
 
 /// Words of runtimes that help nobody.
 const NOISE: [&str; 4] = ["run failed", "container init", "error running hook", "error executing"];
@@ -137,5 +144,29 @@ fn a_hook_at_the_end_that_fails_is_a_warning(who: Who, runtime: Runtime) {
         assert!(output.stderr.contains(name), "nothing of {name:?} in {output}");
         assert!(output.stderr.contains(part), "nothing of {part:?} in {output}");
         assert!(output.stderr.len() < 4000, "{} bytes", output.stderr.len());
+    }
+}
+
+fn hooks_at_the_end_run_once_however_early_the_run_is_ended(who: Who, runtime: Runtime) {
+    let ground = Ground::new(who, runtime);
+    let log = ground.session.home().join("log");
+    let told = || fs_err::read_to_string(&log).unwrap_or_default();
+    for stage in ["prestart", "createRuntime", "createContainer"] {
+        for signal in [Signal::TERM, Signal::KILL] {
+            drop(fs_err::remove_file(&log));
+            let slow = format!("echo begun >> {0}; exec sleep 3", log.display());
+            let late = format!("grep -q '\"id\":' && echo ended >> {0}", log.display());
+            let mut slow = hook(&slow, &[stage]);
+            slow["hook"]["timeout"] = 60.into();
+            configure(&ground, &[("1.json", slow), ("2.json", hook(&late, &["poststop"]))]);
+            let run = ground.session.configured(ground.run(&["echo", "ran"])).start();
+            assert!(wait_until(LIMIT, || told() == "begun\n"), "{stage}");
+            run.signal(signal);
+            let output = run.finish();
+            assert!(output.code() != Some(0) && output.stdout.is_empty(), "{output}");
+            let has_ended = wait_until(LIMIT, || told().contains("ended"));
+            assert!(has_ended, "{stage}, {signal:?}: {} {output}", told());
+            assert_eq!(told(), "begun\nended\n", "{stage}, {signal:?}");
+        }
     }
 }

@@ -27,12 +27,14 @@ pub(crate) fn run(
     (hook, limit, program): (&CStr, &CStr, &CStr),
     [arguments, variables]: [usize; 2],
 ) -> ! {
+    die_with_parent();
     write(&[&[mark::STARTED], hook.to_bytes(), b" ", program.to_bytes(), b"\n"]);
     // Whoever ends both reaches the hook; whoever ends this process alone would leave it unseen.
     let _can_be_killed_instead = block_signals();
     let child = match fork() {
         Ok(Some(child)) => child,
         Ok(None) => {
+            die_with_parent();
             unblock_signals();
             let path = program.as_ptr().expose_provenance();
             // SAFETY: the path and the lists are the kernel's, as it started this program.
@@ -50,6 +52,13 @@ pub(crate) fn run(
     let (what, status) = wait(child, limit);
     say(what, status);
     exit(exit_status(status))
+}
+
+/// A runtime that is killed takes the hook along that it waits for; daemons that the hook leaves live on.
+fn die_with_parent() {
+    const SET_PDEATHSIG: usize = 1;
+    // SAFETY: no pointers.
+    let _cannot_fail = unsafe { call(number::PRCTL, &[SET_PDEATHSIG, SIGKILL]) };
 }
 
 /// Waits for the child, that many seconds, 0 for ever: whether it was killed then, as a mark, and its
