@@ -18,8 +18,10 @@ use crate::error::{ShimError, cannot};
 pub(crate) struct Arrangement {
     /// Those of ours, with their final numbers; still close-on-exec.
     ours: Vec<OwnedFd>,
-    /// The caller's that keep their numbers all the way.
-    near: BTreeSet<RawFd>,
+    /// All of the caller's.
+    callers: BTreeSet<RawFd>,
+    /// The last of the caller's that keeps its number all the way.
+    last_near: RawFd,
     /// Numbers of a copy, which is one of `ours`, and of the caller's.
     far: Vec<(RawFd, RawFd)>,
 }
@@ -29,9 +31,9 @@ impl Arrangement {
     ///
     /// `EMFILE`, named, where the caller has one that its own limit would not let it make again.
     pub(crate) fn new(caller: &Caller) -> Result<Self, ShimError> {
-        let (near, far) = split(&caller.descriptors);
-        let mut arrangement = Self { ours: Vec::new(), near, far: Vec::new() };
-        for number in far {
+        let (callers, last_near) = (caller.descriptors.clone(), last_near(&caller.descriptors));
+        let mut arrangement = Self { ours: Vec::new(), callers, last_near, far: Vec::new() };
+        for &number in caller.descriptors.range(last_near + 1..) {
             let source = cannot("copy a descriptor");
             if u64::from(number.unsigned_abs()) >= caller.most_descriptors() {
                 return Err(source(Errno::MFILE.into()));
@@ -54,8 +56,7 @@ impl Arrangement {
 
     /// The numbers that will have to be plugged, and with ours closed by the entry.
     pub(crate) fn to_close(&self) -> Vec<RawFd> {
-        let is_far = |number: &RawFd| self.far.iter().any(|(_, theirs)| theirs == number);
-        (3..=self.last()).filter(|number| !self.near.contains(number) && !is_far(number)).collect()
+        (3..=self.last()).filter(|number| !self.callers.contains(number)).collect()
     }
 
     /// What the entry is to make again: from which number, to which.
@@ -70,7 +71,7 @@ impl Arrangement {
 
     fn last(&self) -> RawFd {
         let ours = self.ours.iter().map(AsRawFd::as_raw_fd);
-        ours.chain(self.near.iter().copied()).max().unwrap_or(2)
+        ours.max().unwrap_or(2).max(self.last_near)
     }
 
     /// Makes it so, at the very last before the runtime is executed: whatever else of this
@@ -103,15 +104,14 @@ impl Arrangement {
     }
 }
 
-/// The numbers up to which there are few gaps, and the others, which are all higher.
-fn split(callers: &BTreeSet<RawFd>) -> (BTreeSet<RawFd>, BTreeSet<RawFd>) {
+/// The last number up to which there are few gaps, 2 where there is none.
+fn last_near(callers: &BTreeSet<RawFd>) -> RawFd {
     /// Gaps that are no matter.
     const GAPS: usize = 32;
     let with_few_gaps = callers.iter().enumerate().filter(|(others, number)| {
         usize::try_from(**number).is_ok_and(|number| number < 3 + GAPS + 2 * others)
     });
-    let last = with_few_gaps.map(|(_, number)| *number).next_back().unwrap_or(2);
-    callers.iter().partition(|number| **number <= last)
+    with_few_gaps.map(|(_, number)| *number).next_back().unwrap_or(2)
 }
 
 /// `/dev/null` for reading and writing.
@@ -139,19 +139,17 @@ mod tests {
 
     #[test]
     fn numbers_with_hundreds_of_gaps_below_them_are_far() {
-        for (numbers, far) in [
-            (vec![], vec![]),
-            (vec![3, 7, 34], vec![]),
-            (vec![251], vec![251]),
-            (vec![3, 251, 252, 1000], vec![251, 252, 1000]),
-            ((3..4000).collect(), vec![]),
-            ((3..4000).chain([9000]).collect(), vec![9000]),
-            ((40..400).collect(), vec![]),
+        for (numbers, want) in [
+            (vec![], 2),
+            (vec![3, 7, 34], 34),
+            (vec![251], 2),
+            (vec![3, 251, 252, 1000], 3),
+            ((3..4000).collect(), 3999),
+            ((3..4000).chain([9000]).collect(), 3999),
+            ((40..400).collect(), 399),
         ] {
             let all: BTreeSet<RawFd> = numbers.into_iter().collect();
-            let (near, found) = split(&all);
-            assert_eq!(found, far.into_iter().collect(), "{all:?}");
-            assert_eq!(&near | &found, all);
+            assert_eq!(last_near(&all), want, "{all:?}");
         }
     }
 }

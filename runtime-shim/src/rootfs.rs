@@ -203,11 +203,13 @@ pub(crate) fn mount_system(run: &Run<'_>, root: Root<'_>) -> Result<(), ShimErro
     attach_new(root, "/dev", dev.mount(attributes).map_err(failed)?)?;
     run.ledger.note(Entry::own("/dev", "tmpfs", "a container sees no other devices than these"));
     let directory = root.resolve(Path::new("/dev")).map_err(failed)?;
+    // A label of SELinux's knows the host's nodes.
+    let may_make = run.mode == Mode::Privileged && run.config.selinux_label.is_none();
     for name in DEVICES {
         let path = format!("/dev/{name}");
         let entry = Entry::own(&path, &path, "every container has it");
         run.ledger.note(Entry { is_device: true, ..entry });
-        make_device(run.mode, &directory, name)
+        make_device(may_make, &directory, name)
             .map_err(|source| ShimError::Rootfs { place: path, source })?;
     }
     for (name, target) in LINKS {
@@ -217,11 +219,11 @@ pub(crate) fn mount_system(run: &Run<'_>, root: Root<'_>) -> Result<(), ShimErro
     mount_shared(run, root)
 }
 
-/// A device as the host has it: a node of the container's own where nodes may be made, since it is
+/// A device as the host has it: a node of the container's own if that may be and the kernel agrees, since it is
 /// cheaper than a mount and what root does to it is no matter to the host, else the host's.
-fn make_device(mode: Mode, directory: &OwnedFd, name: &str) -> std::io::Result<()> {
+fn make_device(may_make: bool, directory: &OwnedFd, name: &str) -> std::io::Result<()> {
     let host = Path::new("/dev").join(name);
-    if mode == Mode::Privileged {
+    if may_make {
         let of_host = rustix::fs::stat(&host)?;
         let kind = FileType::from_raw_mode(of_host.st_mode);
         let bits = FileMode::from_raw_mode(of_host.st_mode & 0o777);

@@ -13,7 +13,7 @@ use crate::disk::{Directory, list, remove_file};
 use crate::layout::{METADATA, REMOVED, SQUASHFS, digest_name, is_name_file, parse_digest_name};
 use crate::owner::age;
 use crate::read::NAME_BYTES_MAX;
-use crate::write::discard;
+use crate::write::{discard, now};
 use crate::{Listing, Name, Owner, Remembered, Store, StoreError, spread};
 
 /// Seconds after which a name without its image is nobody's who is about to bring it back.
@@ -121,8 +121,7 @@ impl Store {
     }
 
     fn is_lost(&self, name: &Name) -> bool {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        now.saturating_sub(name.pulled) > NAME_SETTLES
+        now().saturating_sub(name.pulled) > NAME_SETTLES
             && self.images_directory().is_dir()
             && matches!(self.image_directory(&name.digest).try_exists(), Ok(false))
     }

@@ -29,50 +29,38 @@ pub fn mark_of(supervisor: i32) -> String {
 /// Processes of others are not looked at, by root neither. Reads the mounts of each process that
 /// has another mount namespace than the caller's; a process that cannot be read is left alone.
 pub fn sweep() -> usize {
-    let Ok(entries) = std::fs::read_dir("/proc") else { return 0 };
-    let mine = namespace(Path::new("/proc/self"));
-    let uid = rustix::process::getuid().as_raw();
-    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    pids.filter(|pid| sweep_one(*pid, uid, mine.as_deref())).count()
-}
-
-/// True if the process was an orphan and was killed.
-fn sweep_one(pid: i32, uid: u32, mine: Option<&Path>) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let directory = format!("/proc/{pid}");
-    let directory = Path::new(&directory);
-    let is_mine = std::fs::metadata(directory).is_ok_and(|found| found.uid() == uid);
-    if !is_mine || namespace(directory).as_deref() == mine {
-        return false;
-    }
-    // The descriptor comes before the look, so that what is killed is what was looked at.
-    let Ok(process) = PidFd::of(pid) else { return false };
-    let Some((supervisor, started, namespace)) = supervisor(directory) else { return false };
-    if own_number("pid").ok() != Some(namespace) {
-        return false;
-    }
-    !runs(supervisor, started) && process.signal(SIGKILL).is_ok()
+    kill_where(|_, directory| {
+        let Some((supervisor, started, namespace)) = supervisor(directory) else { return false };
+        own_number("pid").ok() == Some(namespace) && !runs(supervisor, started)
+    })
 }
 
 /// Kills the processes of the calling user that are in a session and in other mounts than the caller,
 /// and returns how many there were: what a program left in a container that goes on.
 pub fn end_session(leader: i32) -> usize {
+    kill_where(|pid, _| session_of(pid) == Some(leader))
+}
+
+/// Kills the processes of the calling user in other mounts than the caller's of which that holds, by
+/// their number and their directory in `/proc`, and returns how many there were.
+fn kill_where(holds: impl Fn(i32, &Path) -> bool) -> usize {
     use std::os::unix::fs::MetadataExt;
     let Ok(entries) = std::fs::read_dir("/proc") else { return 0 };
     let mine = namespace(Path::new("/proc/self"));
     let uid = rustix::process::getuid().as_raw();
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
-    let ended = pids.filter(|pid| {
-        // The descriptor comes before the look, so that what is killed is what was looked at.
-        let Ok(process) = PidFd::of(*pid) else { return false };
+    let killed = pids.filter(|pid| {
         let directory = format!("/proc/{pid}");
         let directory = Path::new(&directory);
-        std::fs::metadata(directory).is_ok_and(|found| found.uid() == uid)
-            && session_of(*pid) == Some(leader)
-            && namespace(directory).is_some_and(|theirs| Some(theirs) != mine)
-            && process.signal(SIGKILL).is_ok()
+        let is_mine = std::fs::metadata(directory).is_ok_and(|found| found.uid() == uid);
+        if !is_mine || namespace(directory) == mine {
+            return false;
+        }
+        // The descriptor comes before the look, so that what is killed is what was looked at.
+        let Ok(process) = PidFd::of(*pid) else { return false };
+        holds(*pid, directory) && process.signal(SIGKILL).is_ok()
     });
-    ended.count()
+    killed.count()
 }
 
 fn namespace(process: &Path) -> Option<std::path::PathBuf> {

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, pidfd_open};
 
 /// Which side of a fork one is on.
@@ -165,7 +165,6 @@ impl PidFd {
     ///
     /// As `poll(2)`.
     pub fn has_ended(&self) -> io::Result<bool> {
-        use rustix::event::{PollFd, PollFlags, Timespec, poll};
         let mut waited = [PollFd::from_borrowed_fd(self.0.as_fd(), PollFlags::IN)];
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         Ok(poll(&mut waited, Some(&now))? > 0)
@@ -289,26 +288,29 @@ pub fn kill_tree(process: &PidFd, pid: i32) -> io::Result<()> {
         Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(()),
         stopped => stopped?,
     }
-    let mut waiting = vec![pid];
-    let mut below = Vec::new();
-    while let Some(above) = waiting.pop() {
-        for pid in children_of(above) {
-            // The descriptor comes before the look at the parent, so that it is of the child.
-            if let Ok(child) = PidFd::of(pid)
-                && parent(pid) == Some(above)
-            {
-                waiting.push(pid);
-                below.push(child);
-            }
-        }
-    }
-    for child in below {
-        let _gone_already = child.signal(libc::SIGKILL);
-    }
+    kill_below(process, pid);
     process.signal(libc::SIGKILL)?;
     let mut ended = [PollFd::from_borrowed_fd(process.as_fd(), PollFlags::IN)];
     while poll(&mut ended, None) == Err(rustix::io::Errno::INTR) {}
     Ok(())
+}
+
+fn kill_below(process: &PidFd, pid: i32) {
+    let children: Vec<(PidFd, i32)> = children_of(pid)
+        .into_iter()
+        // The descriptor comes before the look at the parent, so that it is of the child.
+        .filter_map(|child| Some((PidFd::of(child).ok()?, child)))
+        .filter(|(_, child)| parent(*child) == Some(pid))
+        .collect();
+    // While it had not ended the number was its own; what has ended has no children.
+    if process.has_ended().unwrap_or(true) {
+        return;
+    }
+    for (child, pid) in children {
+        let _gone_already = child.signal(libc::SIGSTOP);
+        kill_below(&child, pid);
+        let _gone_already = child.signal(libc::SIGKILL);
+    }
 }
 
 /// The children of all threads of a process: `proc_pid_task_tid_children(5)`.
