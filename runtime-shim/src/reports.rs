@@ -18,7 +18,7 @@ use sarus_sys::scratch::Scratch;
 
 use crate::error::{ShimError, cannot};
 use crate::image::{Lower, Server};
-use crate::setup::{Door, Meeting};
+use crate::setup::Door;
 
 /// Largest packet, in bytes: a few paths.
 const SIZE_MAX: usize = 16384;
@@ -36,8 +36,8 @@ const ANSWER: &[u8] = b"K";
 pub(crate) enum Report {
     /// Namespaces that this run shares.
     Door {
-        /// The file and the place at which others meet.
-        meeting: Meeting,
+        /// The file, and the place in it, at which others meet.
+        meeting: (PathBuf, u64),
         /// Descriptors to hold.
         door: Vec<OwnedFd>,
         /// The FUSE server, if there is one.
@@ -65,13 +65,13 @@ pub(crate) enum Report {
 /// Reports what is shared, and waits until the supervisor holds it.
 pub(crate) fn report_door(
     supervisor: BorrowedFd<'_>,
-    (meeting, door, lower): (&Meeting, &Door, &Lower),
+    (file, place): (&Path, u64),
+    (door, lower): (&Door, &Lower),
 ) -> Result<(), ShimError> {
-    let place = meeting.place.to_string();
+    let (file, place) = (file.as_os_str().as_bytes(), place.to_string());
     let server = text_of(lower.server);
     let scratch = lower.scratch.as_ref();
-    let fields =
-        [DOOR, meeting.name.as_bytes(), place.as_bytes(), server.as_bytes(), path(scratch)];
+    let fields = [DOOR, file, place.as_bytes(), server.as_bytes(), path(scratch)];
     let mut descriptors = vec![door.outer.as_fd(), door.own.as_fd()];
     descriptors.extend(door.mounts.as_ref().map(AsFd::as_fd));
     descriptors.extend(scratch.map(AsFd::as_fd));
@@ -164,12 +164,12 @@ fn parse(packet: &[u8], mut descriptors: Vec<OwnedFd>) -> Option<Report> {
     let text = |field: &[u8]| std::str::from_utf8(field).ok().map(str::to_owned);
     let path = |field: &[u8]| PathBuf::from(std::ffi::OsString::from_vec(field.to_vec()));
     match fields.as_slice() {
-        [kind, name, place, server, scratch] if *kind == DOOR => {
+        [kind, file, place, server, scratch] if *kind == DOOR => {
             let scratch = match *scratch {
                 [] => None,
                 field => Some(Scratch::adopt(path(field), descriptors.pop()?)),
             };
-            let meeting = Meeting { name: text(name)?, place: text(place)?.parse().ok()? };
+            let meeting = (path(file), text(place)?.parse().ok()?);
             let server = Server::parse(&text(server)?);
             Some(Report::Door { meeting, door: descriptors, server, scratch })
         }

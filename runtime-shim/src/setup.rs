@@ -262,7 +262,8 @@ fn publish(
     lower: &Lower,
     (supervisor, meeting, rendezvous): (BorrowedFd<'_>, &Meeting, &Rendezvous),
 ) -> Result<(), ShimError> {
-    reports::report_door(supervisor, (meeting, door, lower))?;
+    let meeting = (rendezvous.path(), meeting.place);
+    reports::report_door(supervisor, meeting, (door, lower))?;
     rendezvous.exit().map_err(cannot("let other runs in"))
 }
 
@@ -344,8 +345,8 @@ pub(crate) struct Membership {
 
 impl Membership {
     /// Takes the place, so that others find this process.
-    pub(crate) fn take(name: &str, place: u64, door: Vec<OwnedFd>) -> std::io::Result<Self> {
-        let rendezvous = Rendezvous::open(name)?;
+    pub(crate) fn take(file: PathBuf, place: u64, door: Vec<OwnedFd>) -> std::io::Result<Self> {
+        let rendezvous = Rendezvous::reopen(file)?;
         rendezvous.take(place)?;
         Ok(Self { rendezvous, place, door })
     }

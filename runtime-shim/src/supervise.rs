@@ -186,8 +186,8 @@ impl<'a> Supervisor<'a> {
         }
         let Some(report) = reports::hear(self.ends.progress.as_fd())? else { return Ok(()) };
         match report {
-            Report::Door { meeting, door, server, scratch } => {
-                let membership = Membership::take(&meeting.name, meeting.place, door);
+            Report::Door { meeting: (file, place), door, server, scratch } => {
+                let membership = Membership::take(file, place, door);
                 let failed = cannot("let other runs of the job share");
                 self.after.membership = Some(membership.map_err(failed)?);
                 self.after.server = server;

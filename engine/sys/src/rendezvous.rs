@@ -77,7 +77,7 @@ impl Rendezvous {
         let uid = rustix::process::getuid().as_raw();
         let mut refused = None;
         for parent in parents(uid) {
-            match Self::open_in(&parent, uid, name) {
+            match Self::open_at(place_in(&parent, uid, name), uid) {
                 Err(error) => drop(refused.get_or_insert(error)),
                 opened => return opened,
             }
@@ -85,16 +85,26 @@ impl Rendezvous {
         Err(refused.unwrap_or_else(|| io::Error::from_raw_os_error(libc::ENOENT)))
     }
 
-    /// As [`Rendezvous::open`], in the directory of user `uid` below `parent`.
+    /// Opens the file that another process of the user found by [`Rendezvous::open`], wherever that
+    /// would find one by now.
     ///
     /// # Errors
     ///
-    /// As there.
-    pub fn open_in(parent: &Path, uid: u32, name: &str) -> io::Result<Self> {
-        let directory = parent.join(format!("sarus-{uid}"));
-        let path = directory.join(name);
+    /// As there, of the one directory.
+    pub fn reopen(path: PathBuf) -> io::Result<Self> {
+        Self::open_at(path, rustix::process::getuid().as_raw())
+    }
+
+    /// Where the file is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The file at `path`, in the directory of user `uid`.
+    fn open_at(path: PathBuf, uid: u32) -> io::Result<Self> {
+        let directory = path.parent().unwrap_or(Path::new("/"));
         for _ in 0..ATTEMPTS_MAX {
-            make_own(&directory, uid)?;
+            make_own(directory, uid)?;
             let options = File::options()
                 .read(true)
                 .write(true)
@@ -106,7 +116,10 @@ impl Rendezvous {
             match options {
                 // The last who left removed the directory.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
+                Err(error) => {
+                    let _others_have_files_in_it = std::fs::remove_dir(directory);
+                    return Err(error);
+                }
                 Ok(file) => {
                     let found = file.metadata()?;
                     if !found.is_file() || found.uid() != uid {
@@ -135,11 +148,7 @@ impl Rendezvous {
             if self.is_current() {
                 return Ok(());
             }
-            let (directory, name) = (self.path.parent(), self.path.file_name());
-            let uid = rustix::process::getuid().as_raw();
-            let parent = directory.and_then(Path::parent).unwrap_or(Path::new("/"));
-            let name = name.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            *self = Self::open_in(parent, uid, &name)?;
+            *self = Self::reopen(self.path.clone())?;
         }
         Err(io::Error::from_raw_os_error(libc::ENOENT))
     }
@@ -234,11 +243,10 @@ impl Rendezvous {
 pub fn sweep() {
     let uid = rustix::process::getuid().as_raw();
     for parent in parents(uid) {
-        let directory = parent.join(format!("sarus-{uid}"));
+        let directory = directory_in(&parent, uid);
         let Ok(entries) = std::fs::read_dir(&directory) else { continue };
         for entry in entries.map_while(Result::ok) {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let Ok(found) = Rendezvous::open_in(&parent, uid, &name) else { continue };
+            let Ok(found) = Rendezvous::open_at(entry.path(), uid) else { continue };
             if flock(&found.file, FlockOperation::NonBlockingLockExclusive).is_ok()
                 && found.is_current()
             {
@@ -247,6 +255,15 @@ pub fn sweep() {
         }
         let _not_empty = std::fs::remove_dir(&directory);
     }
+}
+
+/// The directory of user `uid` below `parent`.
+fn directory_in(parent: &Path, uid: u32) -> PathBuf {
+    parent.join(format!("sarus-{uid}"))
+}
+
+fn place_in(parent: &Path, uid: u32, name: &str) -> PathBuf {
+    directory_in(parent, uid).join(name)
 }
 
 /// Makes the directory, and checks that it is the user's and nobody else's.
@@ -298,6 +315,10 @@ mod tests {
         rustix::process::getuid().as_raw()
     }
 
+    fn open_in(parent: &Path) -> io::Result<Rendezvous> {
+        Rendezvous::open_at(place_in(parent, uid(), "file"), uid())
+    }
+
     /// A process that holds a place until the pipe is closed.
     fn holder(parent: &Path, place: u64) -> (crate::process::Child, std::os::fd::OwnedFd) {
         let (done, hold) = rustix::pipe::pipe().unwrap();
@@ -305,7 +326,7 @@ mod tests {
         match fork().unwrap() {
             Fork::Child => {
                 drop((hold, ready));
-                let held = Rendezvous::open_in(parent, uid(), "file").unwrap();
+                let held = open_in(parent).unwrap();
                 held.take(place).unwrap();
                 rustix::io::write(&say, b"x").unwrap();
                 rustix::io::read(&done, &mut [0_u8; 1]).unwrap();
@@ -324,7 +345,7 @@ mod tests {
         let directory = parent.path().join(format!("sarus-{}", uid()));
         let (child, hold) = holder(parent.path(), 7);
         let pid = child.as_raw_pid();
-        let mut mine = Rendezvous::open_in(parent.path(), uid(), "file").unwrap();
+        let mut mine = open_in(parent.path()).unwrap();
         mine.enter(Access::Shared).unwrap();
         assert_eq!(mine.holder(Some(7)).unwrap(), Some(Holder::Process(pid)));
         assert_eq!(mine.holder(Some(8)).unwrap(), None);
@@ -336,7 +357,7 @@ mod tests {
         assert!(directory.join("file").exists());
         drop(hold);
         child.wait().unwrap();
-        let mine = Rendezvous::open_in(parent.path(), uid(), "file").unwrap();
+        let mine = open_in(parent.path()).unwrap();
         assert!(mine.claim(7).unwrap());
         assert!(mine.leave(7).unwrap());
         assert!(!directory.exists());
@@ -345,8 +366,8 @@ mod tests {
     #[test]
     fn a_file_removed_meanwhile_is_made_again() {
         let parent = tempfile::tempdir().unwrap();
-        let mut late = Rendezvous::open_in(parent.path(), uid(), "file").unwrap();
-        Rendezvous::open_in(parent.path(), uid(), "file").unwrap().leave(1).unwrap();
+        let mut late = open_in(parent.path()).unwrap();
+        open_in(parent.path()).unwrap().leave(1).unwrap();
         late.enter(Access::Exclusive).unwrap();
         assert!(late.is_current());
     }
@@ -357,7 +378,7 @@ mod tests {
         let directory = parent.path().join(format!("sarus-{}", uid()));
         std::fs::DirBuilder::new().mode(0o755).create(&directory).unwrap();
         let refused = |parent: &Path| {
-            let error = Rendezvous::open_in(parent, uid(), "file").unwrap_err();
+            let error = open_in(parent).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
             error.to_string()
         };

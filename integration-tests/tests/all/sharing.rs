@@ -31,6 +31,7 @@ in_mode!(
     jobs_and_sessions_are_apart_and_steps_have_servers_of_their_own,
     a_place_to_meet_that_is_roots_or_open_to_others_is_not_used,
     places_to_meet_that_root_took_are_named_and_a_logins_is_used,
+    a_run_leaves_the_place_that_it_met_at_when_a_better_one_became_free,
     who_holds_a_lock_but_is_no_run_is_in_nobodys_way,
     an_unpacked_image_is_shared_and_the_last_removes_it,
     runs_outlive_the_server_of_the_image,
@@ -244,6 +245,31 @@ fn a_place_to_meet_that_is_roots_or_open_to_others_is_not_used(who: Who, runtime
             assert_eq!((entries, found.size() * u64::from(found.is_file())), (0, 0), "{what}");
         }
     }
+    assert_nothing_shared(&ground);
+}
+
+fn a_run_leaves_the_place_that_it_met_at_when_a_better_one_became_free(who: Who, runtime: Runtime) {
+    let ground = Ground::new(who, runtime);
+    let (uid, gid) = (ground.session.uid(), ground.session.gid());
+    let planted = Planted(places_to_meet(uid));
+    let [best, other] = &planted.0;
+    fs_err::create_dir(best).unwrap();
+    fs_err::set_permissions(best, std::fs::Permissions::from_mode(0o755)).unwrap();
+    chown(best, Some(uid), Some(gid)).unwrap();
+    let server = ground.session.home().join("server");
+    let met = ground.session.home().join("met");
+    let script = format!(
+        "#!/bin/sh\n[ -d {} ] && rmdir {} && : > {}; exec squashfuse_ll \"$@\"\n",
+        other.display(),
+        best.display(),
+        met.display()
+    );
+    ground.session.write("server", script);
+    fs_err::set_permissions(&server, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let text = format!(r#"{{"squashfusePath": "{}"}}"#, server.display());
+    ground.session.write(".config/sarus/sarus.json", text);
+    assert_eq!(ground.run(&["echo", "hello"]).run().ok(), "hello\n");
+    assert!(met.exists(), "there was no other place, or the server was not the one given");
     assert_nothing_shared(&ground);
 }
 
