@@ -7,6 +7,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -127,13 +128,16 @@ impl Invocation {
                 }
             }
         });
+        let complaints = Arc::new(Mutex::new(Vec::new()));
+        let heard = Arc::clone(&complaints);
         let err = std::thread::spawn(move || {
-            let mut all = Vec::new();
-            drop(stderr.read_to_end(&mut all));
-            all
+            let mut chunk = [0; 4096];
+            while let Ok(size @ 1..) = stderr.read(&mut chunk) {
+                heard.lock().expect("nobody panics with it").extend_from_slice(&chunk[..size]);
+            }
         });
         let what = format!("{command:?}");
-        Running { what, child, stdin, lines, out: Some(out), err: Some(err) }
+        Running { what, child, stdin, lines, out: Some(out), err: Some(err), complaints }
     }
 
     /// Runs the command to its end.
@@ -149,7 +153,8 @@ impl Invocation {
         remember_child(child.id());
         let (_, lines) = channel();
         let what = format!("{command:?}");
-        Running { what, child, stdin: None, lines, out: None, err: None }
+        let complaints = Arc::default();
+        Running { what, child, stdin: None, lines, out: None, err: None, complaints }
     }
 }
 
@@ -161,7 +166,9 @@ pub struct Running {
     stdin: Option<ChildStdin>,
     lines: Receiver<String>,
     out: Option<JoinHandle<Vec<u8>>>,
-    err: Option<JoinHandle<Vec<u8>>>,
+    err: Option<JoinHandle<()>>,
+    /// Standard error so far.
+    complaints: Arc<Mutex<Vec<u8>>>,
 }
 
 impl Running {
@@ -173,7 +180,15 @@ impl Running {
     /// Waits for the next line on standard output.
     pub fn line(&self) -> String {
         let line = self.lines.recv_timeout(LIMIT);
-        line.unwrap_or_else(|error| panic!("{}: no line of output: {error}", self.what))
+        line.unwrap_or_else(|error| {
+            let stderr = self.complaints();
+            panic!("{}: no line of output: {error}\n--- stderr\n{stderr}", self.what)
+        })
+    }
+
+    fn complaints(&self) -> String {
+        let complaints = self.complaints.lock().expect("nobody panics with it");
+        String::from_utf8_lossy(&complaints).into_owned()
     }
 
     /// Gives the command something to read, which was started with its input kept open.
@@ -198,11 +213,12 @@ impl Running {
         }
         let status = self.child.wait().expect("it is our child");
         forget_child(self.child.id());
-        let take = |stream: Option<JoinHandle<Vec<u8>>>| {
-            stream.map_or_else(Vec::new, |thread| thread.join().expect("a thread"))
-        };
-        let stdout = String::from_utf8_lossy(&take(self.out.take())).into_owned();
-        let stderr = String::from_utf8_lossy(&take(self.err.take())).into_owned();
+        let stdout = self.out.take().map(|thread| thread.join().expect("a thread"));
+        let stdout = String::from_utf8_lossy(&stdout.unwrap_or_default()).into_owned();
+        if let Some(thread) = self.err.take() {
+            thread.join().expect("a thread");
+        }
+        let stderr = self.complaints();
         // What an instrumented program says where it may not write its profile.
         let kept = |line: &&str| !line.starts_with("LLVM Profile");
         let stderr = stderr.split_inclusive('\n').filter(kept).collect();

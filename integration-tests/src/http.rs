@@ -2,7 +2,26 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Ports that neither the kernel gives to connections nor well-known servers have.
+const FREE_PORTS: std::ops::Range<u32> = 10_000..30_000;
+
+/// How many this process was given.
+static GIVEN: AtomicU32 = AtomicU32::new(0);
+
+/// A port for a server that is to be told one. Nobody has it just now, nor is it likely to be taken
+/// before that server starts: the kernel gives it to no connection, and each test looks elsewhere.
+pub fn free_port() -> u16 {
+    let count = FREE_PORTS.end - FREE_PORTS.start;
+    let first =
+        std::process::id().wrapping_mul(16).wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed));
+    let ports = (0..count).map(|step| FREE_PORTS.start + first.wrapping_add(step) % count);
+    let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::UNSPECIFIED, *port)).is_ok();
+    let mut free = ports.filter_map(|port| u16::try_from(port).ok()).filter(is_free);
+    free.next().expect("a port is free")
+}
 
 /// A request that a server of the tests received.
 #[derive(Debug, Clone)]

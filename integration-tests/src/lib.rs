@@ -29,7 +29,7 @@ mod user;
 pub use cluster::{Cluster, NODE_CPUS, NODE_GPUS};
 pub use command::{Invocation, Output, Running};
 pub use fake::{FakeRegistry, Held, Reply, answer};
-pub use http::Request;
+pub use http::{Request, free_port};
 pub use image::{Dialect, Image, Packed, Packing, debian, debian_with, sha256};
 pub use leftovers::Leftovers;
 pub use mpi::{Mpi, copy_stack};

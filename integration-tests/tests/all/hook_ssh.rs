@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use rustix::process::Signal;
 use sarus_integration_tests::{
-    Invocation, Output, Running, Runtime, Session, Terminal, Who, named,
+    Invocation, Output, Running, Runtime, Session, Terminal, Who, free_port, named,
 };
 use serde_json::{Value, json};
 
@@ -30,11 +30,6 @@ in_mode!(
     the_server_ends_with_the_container,
     what_keeps_the_server_from_starting_is_said
 );
-
-/// A port that nobody has just now.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
 
 /// Installs the hook file, in Sarus 1.7's form.
 fn configure(session: &Session) {

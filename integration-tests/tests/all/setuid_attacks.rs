@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use sarus_integration_tests::{Image, Runtime, debian_with};
+use sarus_integration_tests::{Image, Runtime, debian_with, free_port};
 
 use crate::setuid::{IMAGE, Site, is_privileged};
 
@@ -61,11 +61,6 @@ fn with_ssh(runtime: Runtime) -> Site {
     site.prepare = SSH;
     site.user(&["sarus", "ssh-keygen"]).run().ok();
     site
-}
-
-/// A port that nobody has just now.
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 #[test]
