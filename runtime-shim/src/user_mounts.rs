@@ -228,7 +228,7 @@ impl Opened {
 fn user_mount(run: &Run<'_>, mount: &Mount) -> Result<Opened, ShimError> {
     match &mount.source {
         MountSource::Bind { path } => bind(run, Path::new(path.as_os_str()), mount.read_only),
-        MountSource::Tmpfs { size, mode } => {
+        MountSource::Tmpfs { size, mode, no_exec } => {
             let failed = cannot("make a file system in memory for `--tmpfs`");
             let memory = FileSystem::open("tmpfs").map_err(&failed)?;
             if let Some(size) = size {
@@ -238,7 +238,8 @@ fn user_mount(run: &Run<'_>, mount: &Mount) -> Result<Opened, ShimError> {
             let person = run.owner_inside();
             memory.set("uid", person.uid.to_string()).map_err(&failed)?;
             memory.set("gid", person.gid.to_string()).map_err(&failed)?;
-            let attributes = Attributes::NO_SUID_NO_DEV.read_only(mount.read_only);
+            let attributes = Attributes { no_exec: *no_exec, ..Attributes::NO_SUID_NO_DEV };
+            let attributes = attributes.read_only(mount.read_only);
             Ok(Opened(memory.mount(attributes).map_err(&failed)?, Kind::Directory))
         }
     }

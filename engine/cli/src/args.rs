@@ -279,7 +279,7 @@ pub struct MountArgs {
     #[arg(short, long, value_name = "SOURCE:DESTINATION[:ro]")]
     pub volume: Vec<OsString>,
     /// Mount an empty file system in memory
-    #[arg(long, value_name = "DESTINATION[:size=SIZE,mode=MODE]")]
+    #[arg(long, value_name = "DESTINATION[:size=SIZE,mode=MODE,noexec]")]
     pub tmpfs: Vec<OsString>,
     /// Give access to a device of the host, or to a CDI device (vendor.com/class=name)
     #[arg(long, value_name = "HOST[:CONTAINER][:rwm]|CDI")]

@@ -97,7 +97,9 @@ impl MountFields {
                 MountSource::Bind { path: absolute(&path, cwd) }
             }
             Some(b"tmpfs") if self.source.is_some() => return Err(unfit("source", "tmpfs")),
-            Some(b"tmpfs") => MountSource::Tmpfs { size: self.size, mode: self.mode },
+            Some(b"tmpfs") => {
+                MountSource::Tmpfs { size: self.size, mode: self.mode, no_exec: false }
+            }
             Some(other) => {
                 let field = [b"type=", other].concat();
                 return Err(value_error(MOUNT, &field, "`type=bind` or `type=tmpfs`"));
@@ -155,7 +157,7 @@ pub fn parse_volume(given: &OsStr, cwd: &Path) -> Result<Mount, UsageError> {
 /// Names the option's word and what is wrong with it.
 pub fn parse_tmpfs(given: &OsStr) -> Result<Mount, UsageError> {
     let (destination, options) = split_at(given.as_bytes(), b':');
-    let (mut read_only, mut limit, mut root_mode) = (false, None, None);
+    let (mut read_only, mut no_exec, mut limit, mut root_mode) = (false, false, None, None);
     let options = options.unwrap_or_default();
     for option in options.split(|byte| *byte == b',').filter(|option| !option.is_empty()) {
         let wrong = |expected| value_error(TMPFS, option, expected);
@@ -168,13 +170,15 @@ pub fn parse_tmpfs(given: &OsStr) -> Result<Mount, UsageError> {
                 root_mode = Some(mode);
             }
             (b"ro", None) => read_only = true,
-            (b"rw" | b"nosuid" | b"nodev" | b"exec" | b"noexec", None) => {}
-            _ => return Err(wrong("size=SIZE, mode=MODE, ro or rw")),
+            (b"noexec", None) => no_exec = true,
+            (b"exec", None) => no_exec = false,
+            (b"rw" | b"nosuid" | b"nodev", None) => {}
+            _ => return Err(wrong("size=SIZE, mode=MODE, ro, rw, exec or noexec")),
         }
     }
     Ok(Mount {
         destination: destination_of(TMPFS, destination)?,
-        source: MountSource::Tmpfs { size: limit, mode: root_mode },
+        source: MountSource::Tmpfs { size: limit, mode: root_mode, no_exec },
         read_only,
     })
 }

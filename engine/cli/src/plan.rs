@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use sarus_launch::{AccountNames, Command, Image, Namespaces, REQUEST_VERSION, RawString, Request};
+use sarus_launch::{
+    AccountNames, Command, Image, Mount, Namespaces, REQUEST_VERSION, RawString, Request,
+};
 use sarus_oci::Execution;
 
 use crate::args::{RunArgs, Verbosity};
@@ -182,11 +184,24 @@ fn all_annotations(
     Ok(annotations)
 }
 
-fn all_mounts(args: &RunArgs, caller: &Caller) -> Result<Vec<sarus_launch::Mount>, UsageError> {
+/// As with Docker, nothing hides what is asked for: a mount comes before those below it, and two
+/// different ones at one place are refused.
+fn all_mounts(args: &RunArgs, caller: &Caller) -> Result<Vec<Mount>, UsageError> {
     let volumes = args.mounts.volume.iter().map(|given| mounts::parse_volume(given, &caller.cwd));
     let mounts = args.mounts.mount.iter().map(|given| mounts::parse_mount(given, &caller.cwd));
     let tmpfs = args.mounts.tmpfs.iter().map(|given| mounts::parse_tmpfs(given));
-    tmpfs.chain(volumes).chain(mounts).collect()
+    let mut all = Vec::<Mount>::new();
+    for mount in tmpfs.chain(volumes).chain(mounts) {
+        let mount = mount?;
+        let place = |mount: &Mount| PathBuf::from(mount.destination.as_os_str());
+        match all.iter().find(|other| place(other).components().eq(place(&mount).components())) {
+            None => all.push(mount),
+            Some(same) if same.source == mount.source && same.read_only == mount.read_only => {}
+            Some(_) => return Err(UsageError::DestinationTwice { destination: place(&mount) }),
+        }
+    }
+    all.sort_by_key(|mount| PathBuf::from(mount.destination.as_os_str()).components().count());
+    Ok(all)
 }
 
 /// A name stays one; a path becomes absolute.

@@ -102,6 +102,12 @@ pub enum UsageError {
         /// The destination.
         given: String,
     },
+    /// Two different mounts at one place.
+    #[error("two of `--mount`, `-v` and `--tmpfs` have the destination `{}`", destination.display())]
+    DestinationTwice {
+        /// The destination.
+        destination: PathBuf,
+    },
     /// A volume of Docker's kind, which does not exist here.
     #[error("`-v {given}`: `{name}` is the name of a volume, expected a path of the host")]
     NamedVolume {
@@ -162,6 +168,7 @@ impl UsageError {
             Self::NamedVolume { name, .. } => {
                 format!("for a directory below the current one, write `./{name}`")
             }
+            Self::DestinationTwice { .. } => "keep the one that is meant".to_owned(),
             Self::Quotes { .. } => {
                 "as in CSV: `--mount 'type=bind,\"source=/a,b\",destination=/c'`".to_owned()
             }

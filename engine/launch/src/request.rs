@@ -39,7 +39,7 @@ pub struct Request {
     /// `-e` and `--env-file`, in the order given, in the form `NAME=value`.
     #[serde(default)]
     pub env: Vec<RawString>,
-    /// `--mount`, `-v` and `--tmpfs`, in the order given.
+    /// `--mount`, `-v` and `--tmpfs`, in the order in which they are made.
     #[serde(default)]
     pub mounts: Vec<Mount>,
     /// `--device`, in the order given.
@@ -165,6 +165,9 @@ pub enum MountSource {
         /// Mode of its root directory; without one 0o1777, as Docker does.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         mode: Option<u32>,
+        /// Files in it cannot be executed.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        no_exec: bool,
     },
 }
 

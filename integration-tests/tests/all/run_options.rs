@@ -129,6 +129,15 @@ fn a_tmpfs_has_the_size_and_mode_asked_for(who: Who, runtime: Runtime) {
     let output =
         ground.run_with(&["--tmpfs", "/scratch:size=2m,mode=0750"], &["sh", "-c", script]).run();
     assert_eq!(output.ok(), "750\n2048\n");
+    // What is below a mount is seen, in whatever order they are given.
+    let below = format!("{}:/scratch/below", ground.session.home().display());
+    ground.session.write("file", "kept");
+    let script = "cat below/file; cp /bin/true .; ./true; echo $?";
+    let options = ["-w", "/scratch", "--tmpfs", "/scratch:noexec", "-v", &below];
+    for options in [options, ["-v", &below, "--tmpfs", "/scratch:noexec", "-w", "/scratch"]] {
+        let output = ground.run_with(&options, &["sh", "-c", script]).run();
+        assert_eq!(output.ok(), "kept126\n", "{output}");
+    }
 }
 
 fn read_only_refuses_writes_to_the_image_but_not_to_mounts(who: Who, runtime: Runtime) {

@@ -211,7 +211,7 @@ fn bind(source: &str, destination: &str, read_only: bool) -> Mount {
 }
 
 fn tmpfs(destination: &str, size: Option<u64>, mode: Option<u32>) -> Mount {
-    let source = MountSource::Tmpfs { size, mode };
+    let source = MountSource::Tmpfs { size, mode, no_exec: false };
     Mount { destination: RawString::from(destination), source, read_only: false }
 }
 
@@ -314,11 +314,13 @@ fn a_mount_that_is_none_says_what_is_wrong() {
 
 #[test]
 fn a_tmpfs_has_dockers_options() {
+    let no_exec = MountSource::Tmpfs { size: None, mode: None, no_exec: true };
     for (given, want) in [
         ("/t", tmpfs("/t", None, None)),
         ("/t:", tmpfs("/t", None, None)),
         ("/t:size=1g", tmpfs("/t", Some(1 << 30), None)),
-        ("/t:rw,nosuid,nodev,noexec,size=65536,mode=1777", tmpfs("/t", Some(65536), Some(0o1777))),
+        ("/t:rw,nosuid,nodev,exec,size=65536,mode=1777", tmpfs("/t", Some(65536), Some(0o1777))),
+        ("/t:noexec", Mount { source: no_exec, ..tmpfs("/t", None, None) }),
         ("/t:ro", Mount { read_only: true, ..tmpfs("/t", None, None) }),
     ] {
         assert_eq!(parse_tmpfs(OsStr::new(given)).unwrap(), want, "{given}");
@@ -327,7 +329,7 @@ fn a_tmpfs_has_dockers_options() {
         ("t", "`--tmpfs`: the destination `t` is not an absolute path"),
         ("/t:size=much", "`size=much` is given, expected a size such as `64m`"),
         ("/t:mode=rw", "`mode=rw` is given, expected an octal mode such as `1777`"),
-        ("/t:uid=0", "`uid=0` is given, expected size=SIZE, mode=MODE, ro or rw"),
+        ("/t:uid=0", "`uid=0` is given, expected size=SIZE, mode=MODE, ro, rw, exec or"),
     ] {
         let error = parse_tmpfs(OsStr::new(given)).unwrap_err();
         assert!(error.to_string().contains(want), "{given}: {error}");

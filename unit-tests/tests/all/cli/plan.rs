@@ -172,6 +172,22 @@ fn mounts_come_with_tmpfs_first_and_relative_sources_from_the_working_directory(
 }
 
 #[test]
+fn no_mount_hides_another() {
+    let plan = |words: &[&str]| plan(&[words, &["i", "ls"]].concat(), &image(None, None));
+    let given =
+        ["-v", "/1:/a/b/c", "-v", "/2:/a//b/", "-v", "/3:/x", "--tmpfs", "/x/y", "-v", "/4:/"];
+    let mounts = plan(&given).unwrap().mounts;
+    let places: Vec<_> = mounts.iter().map(|mount| mount.destination.to_string_lossy()).collect();
+    assert_eq!(places, ["/", "/x", "/x/y", "/a//b/", "/a/b/c"]);
+    let mount = "type=bind,source=/1,destination=/a/";
+    assert_eq!(plan(&["-v", "/1:/a", "-v", "/1/:/a", "--mount", mount]).unwrap().mounts.len(), 1);
+    for other in [["-v", "/2:/a"], ["-v", "/1:/a/"], ["--tmpfs", "/a"]] {
+        let error = plan(&["-v", "/1:/a:ro", other[0], other[1]]).unwrap_err();
+        assert!(error.to_string().contains("have the destination `/a"), "{error}");
+    }
+}
+
+#[test]
 fn the_rest_of_a_request_is_what_the_options_say() {
     let given = [
         "--name",
