@@ -35,7 +35,9 @@ pub enum CliError {
     #[error(transparent)]
     Launch(#[from] LaunchError),
     /// There is no place for the user's store.
-    #[error("cannot tell where your image store is: neither `XDG_DATA_HOME` nor `HOME` is set")]
+    #[error(
+        "cannot tell where your image store is: neither `XDG_DATA_HOME` nor `HOME` is an absolute path"
+    )]
     NoHome,
     /// `--centralized-repository` where the site has none.
     #[error("the site has no centralized repository")]

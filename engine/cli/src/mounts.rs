@@ -289,8 +289,11 @@ fn flag(value: Option<&[u8]>) -> Option<bool> {
     }
 }
 
+/// Docker reads `64mb` as `64m`: powers of 1024.
 fn size(value: &[u8]) -> Option<u64> {
-    sarus_config::parse_size(std::str::from_utf8(value).ok()?)
+    let text = std::str::from_utf8(value).ok()?;
+    let short = text.strip_suffix(['b', 'B']).filter(|rest| !rest.ends_with(['b', 'B']));
+    sarus_config::parse_size(text).or_else(|| sarus_config::parse_size(short?))
 }
 
 fn mode(value: &[u8]) -> Option<u32> {

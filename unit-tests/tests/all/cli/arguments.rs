@@ -319,6 +319,8 @@ fn a_tmpfs_has_dockers_options() {
         ("/t", tmpfs("/t", None, None)),
         ("/t:", tmpfs("/t", None, None)),
         ("/t:size=1g", tmpfs("/t", Some(1 << 30), None)),
+        ("/t:size=64mb", tmpfs("/t", Some(64 << 20), None)),
+        ("/t:size=1GB", tmpfs("/t", Some(1 << 30), None)),
         ("/t:rw,nosuid,nodev,exec,size=65536,mode=1777", tmpfs("/t", Some(65536), Some(0o1777))),
         ("/t:noexec", Mount { source: no_exec, ..tmpfs("/t", None, None) }),
         ("/t:ro", Mount { read_only: true, ..tmpfs("/t", None, None) }),
@@ -327,6 +329,7 @@ fn a_tmpfs_has_dockers_options() {
     }
     for (given, want) in [
         ("t", "`--tmpfs`: the destination `t` is not an absolute path"),
+        ("/t:size=1bb", "`size=1bb` is given, expected a size"),
         ("/t:size=much", "`size=much` is given, expected a size such as `64m`"),
         ("/t:mode=rw", "`mode=rw` is given, expected an octal mode such as `1777`"),
         ("/t:uid=0", "`uid=0` is given, expected size=SIZE, mode=MODE, ro, rw, exec or"),

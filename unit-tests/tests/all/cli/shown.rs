@@ -165,7 +165,7 @@ fn each_failure_has_its_advice() {
     for (error, message, hint) in [
         (
             CliError::NoHome,
-            "cannot tell where your image store is: neither `XDG_DATA_HOME` nor `HOME` is set",
+            "cannot tell where your image store is: neither `XDG_DATA_HOME` nor `HOME` is an absolute path",
             Some("set `HOME`"),
         ),
         (CliError::NoSiteStore, "the site has no centralized repository", Some("the site sets it")),
