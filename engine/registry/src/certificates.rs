@@ -38,6 +38,11 @@ pub(crate) fn load(
                 Some("cert") if all.identity.is_none() => {
                     all.identity = Some((chain(&path)?, key(&path.with_extension("key"))?));
                 }
+                Some("key") if !path.with_extension("cert").exists() => {
+                    let what = "is the key of a client's certificate, which must be beside it, \
+                                with the same name and `.cert` at the end";
+                    return Err(ConfigError::Certificate { path, what: what.to_owned() });
+                }
                 _ => {}
             }
         }

@@ -109,6 +109,9 @@ impl ConfigError {
                 format!("correct or remove `{}`, then `sarus login REGISTRY`", path.display())
             }
             Self::NoPlace => "set `REGISTRY_AUTH_FILE` to the file to use".to_owned(),
+            Self::Certificate { path, .. } => {
+                format!("put the right file in the place of `{}`, or remove it", path.display())
+            }
             Self::Proxy { .. } => "a proxy is given as `http://HOST:PORT`".to_owned(),
             Self::CredentialHelper { program, .. } => format!(
                 "install `{program}`, or remove it from `credHelpers` of the credentials file"

@@ -143,6 +143,11 @@ pub(crate) fn parse(text: &str, path: &Path) -> Result<RegistriesFile, ConfigErr
             let what = format!("the alias `{name}` must name a registry and a repository");
             return Err(at.error(target.span().start, what));
         }
+        // The tag is the short name's own.
+        if text.rsplit('/').next().is_some_and(|last| last.contains([':', '@'])) {
+            let what = format!("the alias `{name}` must name a repository, without tag and digest");
+            return Err(at.error(target.span().start, what));
+        }
         aliases.insert(name, text.to_owned());
     }
     let mut rules = BTreeMap::new();

@@ -30,6 +30,7 @@ fn broken_configuration_names_file_and_line() {
         ),
         ("unqualified-search-registries = [\"https://a\"]", 1, "no location"),
         ("[aliases]\nx = \"y\"", 2, "alias"),
+        ("[aliases]\nx = \"a.org:1/y:2\"", 2, "the alias `x` must name a repository, without tag"),
         ("[registries.search]\nregistries = []", 1, "version 1"),
     ] {
         let user = User::new();

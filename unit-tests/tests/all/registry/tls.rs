@@ -135,10 +135,14 @@ fn files_that_are_no_certificates_are_named_and_never_quoted() {
             "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n",
             "holds no valid certificate",
         ),
+        ("ca.crt", "", "holds no certificate in PEM form"),
+        ("me.key", "hush", "the key of a client's certificate"),
     ] {
         let path = user.write(&format!("etc/containers/certs.d/127.0.0.1:1/{file}"), text);
         let error = fetch(&user, "127.0.0.1:1").unwrap_err();
         assert_told(&error, &[path.to_str().unwrap(), want]);
         assert!(!super::told(&error).contains("hush"));
+        assert!(error.hint().is_some_and(|hint| hint.contains(path.to_str().unwrap())));
+        fs_err::remove_file(path).unwrap();
     }
 }
