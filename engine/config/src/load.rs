@@ -6,6 +6,8 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags};
+
 use crate::document::{self, FILE_SIZE_MAX};
 use crate::error::ConfigError;
 use crate::parse::{Author, Parsed, overlay};
@@ -73,10 +75,16 @@ fn load(parsed: &mut Parsed, path: &Path, author: Author) -> Result<(), ConfigEr
     overlay(parsed, text, path, author)
 }
 
-/// The file's content up to just above the bound.
+/// The file's content up to just above the bound. Never waits, as for who writes into a FIFO.
 pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    let kind = file.metadata()?.file_type();
+    if !kind.is_file() && !kind.is_dir() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "this is no regular file"));
+    }
     let mut bytes = Vec::new();
-    File::open(path)?.take(FILE_SIZE_MAX as u64 + 1).read_to_end(&mut bytes)?;
+    file.take(FILE_SIZE_MAX as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
