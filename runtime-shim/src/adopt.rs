@@ -37,6 +37,75 @@ pub(crate) struct Wanted {
 /// Why, where the hook does not say it itself.
 const BY_PRECREATE: &str = "a hook of the stage `precreate`";
 
+/// Whether what the shim and the runtime use of a configuration has the types of the runtime
+/// specification (config.md, config-linux.md). A member that is absent or null is not there.
+///
+/// # Errors
+///
+/// The first member that has another, in words.
+pub(crate) fn check(spec: &Value) -> Result<(), String> {
+    type Fits<'a> = &'a dyn Fn(&Value) -> bool;
+    let rules: [(&str, &str, Fits<'_>); 13] = [
+        ("", "an object", &Value::is_object),
+        ("/annotations", "an object of texts", &|all| all_of_object(all, Value::is_string)),
+        ("/hooks", "an object of lists of hooks", &|all| all_of_object(all, is_hooks)),
+        ("/linux", "an object", &Value::is_object),
+        ("/linux/devices", "a list of devices, each with its path", &|all| {
+            is_list(all, |device| device["path"].is_string())
+        }),
+        ("/linux/namespaces", "a list of objects", &|all| is_list(all, Value::is_object)),
+        ("/linux/resources", "an object", &Value::is_object),
+        ("/mounts", "a list of mounts, each with a destination, and a list of options", &|all| {
+            is_list(all, is_mount)
+        }),
+        ("/process", "an object", &Value::is_object),
+        ("/process/args", "a list of texts without NUL bytes", &is_texts),
+        ("/process/env", "a list of texts without NUL bytes", &is_texts),
+        ("/process/user", "an object", &Value::is_object),
+        ("/root", "an object", &Value::is_object),
+    ];
+    for (place, expected, fits) in rules {
+        if spec.pointer(place).is_some_and(|found| !(fits(found) || found.is_null())) {
+            let name = place.trim_start_matches('/').replace('/', ".");
+            let what = if name.is_empty() { name } else { format!("`{name}` of ") };
+            return Err(format!("{what}its output is not {expected}"));
+        }
+    }
+    if spec.is_null() { Err("its output is not an object".to_owned()) } else { Ok(()) }
+}
+
+fn is_list(value: &Value, fits: impl Fn(&Value) -> bool) -> bool {
+    value.as_array().is_some_and(|list| list.iter().all(fits))
+}
+
+fn all_of_object(value: &Value, fits: impl Fn(&Value) -> bool) -> bool {
+    value.as_object().is_some_and(|object| object.values().all(fits))
+}
+
+fn is_texts(value: &Value) -> bool {
+    is_list(value, |text| text.as_str().is_some_and(|text| !text.contains('\0')))
+}
+
+fn is_mount(mount: &Value) -> bool {
+    let text = |name: &str| mount[name].is_string() || mount[name].is_null();
+    let options = &mount["options"];
+    mount["destination"].is_string()
+        && text("source")
+        && text("type")
+        && (options.is_null() || is_texts(options))
+}
+
+fn is_hooks(stage: &Value) -> bool {
+    let texts = |value: &Value| value.is_null() || is_texts(value);
+    let is_hook = |hook: &Value| {
+        hook["path"].is_string()
+            && texts(&hook["args"])
+            && texts(&hook["env"])
+            && (hook["timeout"].is_null() || hook["timeout"].is_u64())
+    };
+    stage.is_null() || is_list(stage, is_hook)
+}
+
 /// Attaches the bind mounts and device nodes that `spec` has and `before` has not, and takes them
 /// out of `spec`, with what no runtime of ours can do: rules for devices, since the command stays
 /// in the cgroup that the launcher gave it, and groups that a user namespace has not.
@@ -189,6 +258,41 @@ mod tests {
         assert_eq!(spec["mounts"], json!([own, memory]));
         assert_eq!(take_devices(&before, &mut spec).len(), 1);
         assert_eq!(spec["linux"]["devices"].as_array().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_configuration_of_other_types_is_refused_with_the_member() {
+        for fine in [
+            json!({}),
+            json!({"mounts": null, "linux": null, "hooks": {"poststop": null}}),
+            json!({"process": {"env": ["A=1"], "args": []}, "annotations": {"a": "b"},
+                "hooks": {"prestart": [{"path": "/h", "args": ["h"], "timeout": 1}]},
+                "mounts": [{"destination": "/a", "options": ["ro"]}]}),
+        ] {
+            assert_eq!(check(&fine), Ok(()), "{fine}");
+        }
+        for (bad, want) in [
+            (json!([]), "its output is not an object"),
+            (json!("x"), "its output is not an object"),
+            (json!(null), "its output is not an object"),
+            (json!({"linux": "x"}), "`linux` of"),
+            (json!({"linux": {"devices": [1]}}), "`linux.devices` of"),
+            (json!({"process": []}), "`process` of"),
+            (json!({"process": {"user": []}}), "`process.user` of"),
+            (json!({"process": {"env": {}}}), "`process.env` of"),
+            (json!({"process": {"env": "A=1"}}), "`process.env` of"),
+            (json!({"process": {"env": [1]}}), "`process.env` of"),
+            (json!({"process": {"args": ["a\u{0}"]}}), "`process.args` of"),
+            (json!({"hooks": []}), "`hooks` of"),
+            (json!({"hooks": {"createRuntime": [1]}}), "`hooks` of"),
+            (json!({"hooks": {"createRuntime": [{"path": "/h", "args": "h"}]}}), "`hooks` of"),
+            (json!({"annotations": []}), "`annotations` of"),
+            (json!({"mounts": [{"source": "/a"}]}), "`mounts` of"),
+            (json!({"mounts": [{"destination": "/a", "options": "ro"}]}), "`mounts` of"),
+        ] {
+            let said = check(&bad).unwrap_err();
+            assert!(said.contains(want), "{bad}: {said}");
+        }
     }
 
     #[test]

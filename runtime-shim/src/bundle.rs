@@ -131,18 +131,23 @@ fn environment(variables: &Variables) -> Vec<String> {
     variables.iter().filter_map(text).collect()
 }
 
-/// The variables of a configuration, after hooks edited it, and those that are no text.
+/// The variables of a configuration, after hooks edited it, and those that are no text. Of several
+/// with one name the last counts, as with the runtimes: so a hook may append what replaces.
 pub(crate) fn final_environment(spec: &Value, variables: &Variables) -> Vec<Vec<u8>> {
-    let listed = spec["process"]["env"].as_array();
-    let listed = listed.into_iter().flatten().filter_map(Value::as_str);
-    let mut entries: Vec<Vec<u8>> = listed.map(|entry| entry.as_bytes().to_vec()).collect();
     let other = variables
         .iter()
         .filter(|(name, variable)| name.as_str().is_none() || variable.value.as_str().is_none());
-    entries.extend(
-        other.map(|(name, variable)| [name.as_bytes(), b"=", variable.value.as_bytes()].concat()),
-    );
+    let other =
+        other.map(|(name, variable)| [name.as_bytes(), b"=", variable.value.as_bytes()].concat());
+    let listed = spec["process"]["env"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let mut entries: Vec<Vec<u8>> =
+        other.chain(listed.map(|entry| entry.as_bytes().to_vec())).collect();
     entries.retain(|entry| !entry.contains(&0));
+    let mut names = std::collections::BTreeSet::new();
+    let name = |entry: &[u8]| entry.split(|byte| *byte == b'=').next().map(<[u8]>::to_vec);
+    entries.reverse();
+    entries.retain(|entry| names.insert(name(entry)));
+    entries.reverse();
     entries
 }
 

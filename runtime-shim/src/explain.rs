@@ -270,7 +270,10 @@ impl Inquiry<'_> {
     }
 
     fn ask_precreate(&mut self, hook: &Hook) {
-        let mut planned = hooks::ask(hook, &self.spec);
+        let mut planned = hooks::ask(hook, &self.spec).and_then(|plan| {
+            let edited = plan.get("configuration");
+            edited.map_or(Ok(()), adopt::check).map(|()| plan)
+        });
         let configuration = planned.as_mut().ok().and_then(Value::as_object_mut);
         if let Some(mut after) = configuration.and_then(|plan| plan.remove("configuration")) {
             let known = entries(&self.spec);

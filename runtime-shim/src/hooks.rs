@@ -14,6 +14,7 @@ use sarus_config::hooks::{self, Decision, Directories, Hook, Occasion, Stage};
 use sarus_sys::signals::{SignalMask, set_mask};
 use serde_json::{Value, json};
 
+use crate::adopt;
 use crate::blame::{self, Blame, Words};
 use crate::error::ShimError;
 use crate::image::Run;
@@ -25,6 +26,11 @@ const OUTPUT_MAX: u64 = 64 << 20;
 
 /// Time that a hook has to plan, where its file names none.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Annotations that options stand for, whose work only a hook does, and without which the container is
+/// not what was asked for.
+const OPTIONS: [(&str, &str); 2] =
+    [("com.hooks.mpi.enabled", "--mpi"), ("com.hooks.ssh.enabled", "--ssh")];
 
 /// How a program failed.
 #[derive(Debug)]
@@ -50,7 +56,25 @@ impl Failure {
 /// The hooks that run for this container, in their order.
 pub(crate) fn select(run: &Run<'_>) -> Result<Vec<Hook>, ShimError> {
     let examined = examine(run)?;
-    Ok(examined.into_iter().filter_map(|(hook, found)| found.runs.then_some(hook)).collect())
+    let selected: Vec<Hook> =
+        examined.into_iter().filter_map(|(hook, found)| found.runs.then_some(hook)).collect();
+    for (annotation, option) in OPTIONS {
+        let is_asked = run.request.annotations.get(annotation).is_some_and(|value| value == "true");
+        if is_asked && is_first_task(run) && !selected.iter().any(|hook| hook.heeds(annotation)) {
+            log::warn!(
+                "`{option}` does nothing here: of the hooks that run none heeds the annotation \
+                 `{annotation}` (see `sarus hooks`)"
+            );
+        }
+    }
+    Ok(selected)
+}
+
+/// One of a step's tasks speaks for all.
+fn is_first_task(run: &Run<'_>) -> bool {
+    let numbers = ["SLURM_PROCID", "PMI_RANK", "OMPI_COMM_WORLD_RANK"];
+    let number = numbers.iter().find_map(|name| run.request.host_variable(name));
+    number.is_none_or(|number| number.to_string_lossy() == "0")
 }
 
 /// All hooks, in their order, each with the decision whether it runs.
@@ -133,8 +157,11 @@ pub(crate) fn precreate(hooks: &[Hook], mut spec: Value) -> Result<Value, ShimEr
         let output =
             run_to_end(&mut command, Some(input.as_bytes()), hook.timeout).map_err(failed)?;
         if output.iter().any(|byte| !byte.is_ascii_whitespace()) {
-            spec = serde_json::from_slice(&output)
-                .map_err(|error| failed(Failure::new(format!("its output is no JSON: {error}"))))?;
+            let parsed: Result<Value, _> = serde_json::from_slice(&output);
+            spec = parsed
+                .map_err(|error| format!("its output is no JSON: {error}"))
+                .and_then(|edited| adopt::check(&edited).map(|()| edited))
+                .map_err(|how| failed(Failure::new(how)))?;
         }
     }
     Ok(spec)

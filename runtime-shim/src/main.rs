@@ -106,9 +106,11 @@ fn version() -> i32 {
     0
 }
 
-#[expect(clippy::print_stderr, reason = "the only place that prints messages")]
+/// Says something on standard error. Where that cannot be written (a full disk, no reader), the run and
+/// its exit status are as they would be.
 pub(crate) fn complain(text: &str) {
-    eprintln!("{text}");
+    use std::io::Write;
+    let _nobody_reads = writeln!(std::io::stderr(), "{text}");
 }
 
 /// Writes log records to standard error; a logger with time stamps and filters would be most of

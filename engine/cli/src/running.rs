@@ -12,11 +12,11 @@ use sarus_sys::process::{self, PidFd};
 use serde::Serialize;
 
 use crate::args::{ExecArgs, Format, KillArgs, PsArgs, Verbosity};
-use crate::error::CliError;
+use crate::error::{CliError, report};
 use crate::output::{self, ago, table};
 use crate::plan::verbosity_level;
 use crate::usage::UsageError;
-use crate::{launch, variables};
+use crate::{launch, to_stderr, variables};
 
 /// Longest command shown in the list, in characters; Docker's.
 const COMMAND_SHOWN_MAX: usize = 30;
@@ -137,13 +137,20 @@ pub fn ps_table(lines: &[Line], now: i64) -> String {
 pub(crate) fn kill(args: &KillArgs) -> Result<(), CliError> {
     let signal = parse_signal(&args.signal)?;
     let records = records();
-    // All are found before the first is signalled.
-    let found = args.ids.iter().map(|id| find(&records, id)).collect::<Result<Vec<_>, _>>()?;
-    for record in found {
-        send(record, signal)
-            .map_err(|source| CliError::Signal { id: record.id.clone(), source })?;
+    let mut failed: Option<CliError> = None;
+    for id in &args.ids {
+        let sent = find(&records, id).and_then(|record| {
+            let failed = |source| CliError::Signal { id: record.id.clone(), source };
+            send(record, signal).map_err(failed)
+        });
+        // The others are signalled all the same.
+        if let Err(error) = sent
+            && let Some(before) = failed.replace(error)
+        {
+            to_stderr(&report(&before, before.hint().as_deref()));
+        }
     }
-    Ok(())
+    failed.map_or(Ok(()), Err)
 }
 
 /// Signals the first process itself: so it gets the signal once. An init passes on what is queued.

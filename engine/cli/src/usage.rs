@@ -178,6 +178,10 @@ impl UsageError {
                     .to_owned()
             }
             Self::Conflict { .. } => "an SSH server needs processes of its own".to_owned(),
+            Self::NoExecCommand => "`sarus ps` lists the containers that run".to_owned(),
+            Self::Value { option: "--signal", .. } => {
+                "`sarus kill -s TERM CONTAINER`; without `-s` it is `KILL`".to_owned()
+            }
             _ => "`sarus help run` describes the options".to_owned(),
         };
         Some(text)

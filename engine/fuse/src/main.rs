@@ -88,13 +88,14 @@ fn version() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-#[expect(clippy::print_stderr, reason = "the only place that prints messages")]
 fn complain(error: &dyn Error) -> ExitCode {
-    eprintln!("sarus-fuse: {error}");
+    let mut text = format!("sarus-fuse: {error}\n");
     let mut cause = error.source();
     while let Some(error) = cause {
-        eprintln!("  caused by: {error}");
+        text += &format!("  caused by: {error}\n");
         cause = error.source();
     }
+    use std::io::Write;
+    let _nobody_reads = std::io::stderr().write_all(text.as_bytes());
     ExitCode::FAILURE
 }

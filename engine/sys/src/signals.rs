@@ -9,13 +9,18 @@ use rustix::process::Signal;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SignalMask(pub u64);
 
-/// Blocks every signal that can be blocked, and returns the mask there was.
+/// `SIGPIPE` in a mask.
+const PIPE: u64 = 1 << (libc::SIGPIPE - 1);
+
+/// Blocks every signal that can be blocked, and returns the mask there was. Not `SIGPIPE`, which
+/// Rust's runtime ignores: one that is blocked is kept all the same, so that a message which nobody
+/// reads would come back as a signal.
 ///
 /// # Errors
 ///
 /// None in practice.
 pub fn block_all() -> io::Result<SignalMask> {
-    set_mask(SignalMask(u64::MAX))
+    set_mask(SignalMask(!PIPE))
 }
 
 /// Sets the mask and returns the one there was.
@@ -64,7 +69,7 @@ pub fn ignored() -> io::Result<SignalMask> {
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
     let mask = mask.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
-    Ok(SignalMask(mask & !(1 << (libc::SIGPIPE - 1))))
+    Ok(SignalMask(mask & !PIPE))
 }
 
 /// [`ignored`]. `SIGCHLD` is no longer ignored afterwards, since a process that ignores it cannot wait

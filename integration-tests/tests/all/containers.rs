@@ -139,7 +139,9 @@ fn what_cannot_be_found_or_sent_is_explained(who: Who, runtime: Runtime) {
     sarus(&["kill", "none"]).explains(125, &["`none`", "`sarus ps` lists them"]);
     let (one, two) =
         (Container::of(&ground, &["--name", "one"]), Container::of(&ground, &["--name", "two"]));
-    sarus(&["kill", "one", "none"]).explains(125, &["`none`", "there are one, two"]);
+    let third = Container::of(&ground, &["--name", "third"]);
+    sarus(&["kill", "none", "third"]).explains(125, &["`none`", "there are one, third, two"]);
+    third.run.finish().failed(137);
     sarus(&["exec", "none", "true"]).explains(125, &["`none`", "there are one, two"]);
     for signal in ["NONE", "0", "65", "-1", ""] {
         let signal = format!("--signal={signal}");

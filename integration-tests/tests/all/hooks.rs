@@ -10,6 +10,7 @@ in_every_mode!(
     a_hook_that_does_not_apply_is_not_called_and_said_why,
     a_hook_before_the_creation_changes_the_configuration,
     what_a_hook_before_the_creation_mounts_is_there,
+    what_a_hook_before_the_creation_says_wrongly_is_told,
     a_cdi_device_is_given_by_a_hook_or_the_run_is_refused,
 );
 
@@ -60,6 +61,24 @@ fn filter(program: &str) -> serde_json::Value {
         "when": {"always": true},
         "stages": ["precreate"],
     })
+}
+
+fn what_a_hook_before_the_creation_says_wrongly_is_told(who: Who, runtime: Runtime) {
+    let ground = Ground::new(who, runtime);
+    for (program, want) in [
+        ("[]", "its output is not an object"),
+        (".linux = \"x\"", "`linux` of its output is not an object"),
+        (".process.env = {}", "`process.env` of its output is not a list of texts"),
+        (".hooks.createRuntime = [1]", "`hooks` of its output"),
+        (
+            ".mounts += [{destination: \"/m\", source: \"/\", type: \"bind\", options: \"ro\"}]",
+            "`mounts` of its output",
+        ),
+    ] {
+        configure(&ground, &filter(program));
+        let output = ground.session.configured(ground.run(&["true"])).run();
+        output.explains(125, &["10-test.json", "precreate", want]);
+    }
 }
 
 fn what_a_hook_before_the_creation_mounts_is_there(who: Who, runtime: Runtime) {
@@ -114,4 +133,8 @@ fn a_hook_before_the_creation_changes_the_configuration(who: Who, runtime: Runti
     });
     configure(&ground, &hook);
     assert_eq!(ground.session.configured(ground.shell("echo $IMAGE")).run().ok(), "changed\n");
+    // As with the runtimes, what is appended counts.
+    configure(&ground, &filter(".process.env += [\"IMAGE=appended\", \"B=1\"]"));
+    let said = ground.session.configured(ground.shell("env | grep -E '^(IMAGE|B)='")).run();
+    assert_eq!(said.ok(), "IMAGE=appended\nB=1\n");
 }

@@ -12,6 +12,8 @@ in_every_mode!(
     bind_mounts_show_the_host_read_only_or_not,
     device_nodes_work_where_the_host_has_them_for_that,
     a_tmpfs_has_the_size_and_mode_asked_for,
+    what_nobody_reads_on_standard_error_changes_nothing,
+    an_option_that_no_hook_heeds_is_told_by_the_first_task,
     read_only_refuses_writes_to_the_image_but_not_to_mounts,
     a_private_process_namespace_starts_with_process_one,
     processes_of_the_host_are_seen_without_one,
@@ -119,6 +121,38 @@ fn device_nodes_work_where_the_host_has_them_for_that(who: Who, runtime: Runtime
         let mount = format!("{source}:/mnt");
         let output = ground.run_with(&["-v", &mount], &["sh", "-c", "echo x > /mnt/null"]).run();
         assert_eq!(output.code() == Some(0), works, "{output}");
+    }
+}
+
+fn what_nobody_reads_on_standard_error_changes_nothing(who: Who, runtime: Runtime) {
+    let ground = Ground::new(who, runtime);
+    for to in ["2> /dev/full", "2> >(exec true)", "2>&-"] {
+        let script = format!("exec \"$@\" {to}");
+        let code = |invocation: sarus_integration_tests::Invocation| {
+            invocation.under(["bash", "-c", &script, "bash"]).run().code()
+        };
+        assert_eq!(code(ground.run(&["no-such-program"])), Some(127), "{to}");
+        assert_eq!(code(ground.run(&["/tmp"])), Some(126), "{to}");
+        assert_eq!(code(ground.run_with(&["-v", "/none:/m"], &["true"])), Some(125), "{to}");
+        let debug = ["--debug", "run", "--runtime", runtime.name(), &ground.image];
+        let debug = ground.session.sarus(debug).args(["sh", "-c", "exit 3"]);
+        assert_eq!(code(debug), Some(3), "{to}");
+    }
+}
+
+fn an_option_that_no_hook_heeds_is_told_by_the_first_task(who: Who, runtime: Runtime) {
+    let ground = Ground::new(who, runtime);
+    let mpi = || ground.run_with(&["--mpi"], &["true"]);
+    for (run, told) in [
+        (mpi(), true),
+        (mpi().env("SLURM_PROCID", "0"), true),
+        (mpi().env("SLURM_PROCID", "1"), false),
+        (ground.run(&["true"]), false),
+    ] {
+        let output = run.run();
+        output.ok();
+        let said = "`--mpi` does nothing here: of the hooks that run none heeds";
+        assert_eq!(output.stderr.contains(said), told, "{output}");
     }
 }
 

@@ -37,6 +37,11 @@ impl Hook {
         let reason = reason.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
         Decision { runs, reason }
     }
+
+    /// Whether `when.annotations` has a condition on the annotation of that name.
+    pub fn heeds(&self, annotation: &str) -> bool {
+        self.when.annotations.iter().any(|(name, _)| name.is_match(annotation))
+    }
 }
 
 /// The hooks that run, in their order.
