@@ -172,6 +172,9 @@ impl ShimError {
     /// Advice that does not depend on the case.
     fn fixed_hint(&self) -> Option<&'static str> {
         let hint = match self {
+            Self::Workdir { .. } => {
+                "`-w` (`--workdir`) names a directory of the container, in the place of the image's own, which `sarus inspect` shows"
+            }
             Self::Scratch { .. } => "`tempDir` in sarus.json, or `--writable-dir`, names where",
             Self::RuntimeRefused { .. } => {
                 "here the runtime runs as root: `--runtime` takes `runc` or `crun`, the rest is in the site's sarus.json"

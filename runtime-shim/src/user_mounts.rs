@@ -167,20 +167,29 @@ pub(crate) fn ensure(
     root: Root<'_>,
     (path, kind): (&Path, Kind),
 ) -> std::io::Result<OwnedFd> {
-    match run.as_caller(|| root.ensure(path, kind))? {
+    let made = match run.as_caller(|| root.ensure(path, kind))? {
         Err(error)
             if error.kind() == std::io::ErrorKind::PermissionDenied
                 && run.mode == Mode::Privileged =>
         {
             // What is in `/dev` was made for this container too.
-            if let Ok(below) = path.strip_prefix("/dev") {
-                let devices = root.devices()?;
-                return Root(devices.as_fd()).ensure_in_layer(below, kind, run.caller.person());
+            match path.strip_prefix("/dev") {
+                Ok(below) => {
+                    let devices = root.devices()?;
+                    Root(devices.as_fd()).ensure_in_layer(below, kind, run.caller.person())
+                }
+                Err(_elsewhere) => root.ensure_in_layer(path, kind, run.caller.person()),
             }
-            root.ensure_in_layer(path, kind, run.caller.person())
         }
         found => found,
-    }
+    };
+    made.map_err(|error| match error.kind() {
+        std::io::ErrorKind::AlreadyExists => std::io::Error::new(
+            std::io::ErrorKind::AlreadyExists,
+            "this is, or is below, a symbolic link that leads nowhere in the container",
+        ),
+        _ => error,
+    })
 }
 
 /// The path of an open file inside the container.

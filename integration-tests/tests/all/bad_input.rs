@@ -5,8 +5,24 @@ use sarus_integration_tests::{Image, Registry, Runtime, Session, Tar, Who};
 
 use crate::{Ground, in_mode};
 
-in_mode!(as_user, User, Crun, options_that_cannot_be, mounts_that_cannot_be, an_image_that_is_none);
-in_mode!(as_root, Root, Runc, options_that_cannot_be, mounts_that_cannot_be, an_image_that_is_none);
+in_mode!(
+    as_user,
+    User,
+    Crun,
+    options_that_cannot_be,
+    mounts_that_cannot_be,
+    links_that_lead_nowhere,
+    an_image_that_is_none
+);
+in_mode!(
+    as_root,
+    Root,
+    Runc,
+    options_that_cannot_be,
+    mounts_that_cannot_be,
+    links_that_lead_nowhere,
+    an_image_that_is_none
+);
 
 fn options_that_cannot_be(who: Who, runtime: Runtime) {
     let ground = Ground::new(who, runtime);
@@ -50,6 +66,17 @@ fn mounts_that_cannot_be(who: Who, runtime: Runtime) {
     for (option, value, part) in cases {
         ground.run_with(&[option, value], &["true"]).run().explains(125, &[part]);
     }
+}
+
+fn links_that_lead_nowhere(who: Who, runtime: Runtime) {
+    let tar = Tar::new().symlink("dangling", "nowhere/there");
+    let ground = Ground::with(who, runtime, &Image::busybox().layer(&tar).pack());
+    for options in [["-v", "/etc:/dangling"], ["-w", "/dangling"], ["--tmpfs", "/dangling/below"]] {
+        let output = ground.run_with(&options, &["true"]).run();
+        output.explains(125, &["/dangling", "symbolic link that leads nowhere"]);
+    }
+    let output = ground.run_with(&["-w", "/bin/sh"], &["true"]).run();
+    output.explains(125, &["`/bin/sh`", "Not a directory", "hint: `-w`"]);
 }
 
 fn an_image_that_is_none(who: Who, _: Runtime) {
