@@ -114,6 +114,10 @@ impl ShimError {
             Self::Rootfs { source, .. } => hint_on_limits("", source).map(str::to_owned),
             Self::Prepare { what, source } => hint_on_limits(what, source).map(str::to_owned),
             Self::Hooks { source } => source.hint(),
+            Self::Workdir { .. } => Some(
+                "`-w` (`--workdir`) names a directory of the container, in the place of the image's own, which `sarus inspect` shows"
+                    .to_owned(),
+            ),
             Self::NoFuse { why, .. } => {
                 Some(format!("{why}; or set `imageMount` to `auto` in sarus.json"))
             }
@@ -172,9 +176,6 @@ impl ShimError {
     /// Advice that does not depend on the case.
     fn fixed_hint(&self) -> Option<&'static str> {
         let hint = match self {
-            Self::Workdir { .. } => {
-                "`-w` (`--workdir`) names a directory of the container, in the place of the image's own, which `sarus inspect` shows"
-            }
             Self::Scratch { .. } => "`tempDir` in sarus.json, or `--writable-dir`, names where",
             Self::RuntimeRefused { .. } => {
                 "here the runtime runs as root: `--runtime` takes `runc` or `crun`, the rest is in the site's sarus.json"

@@ -535,7 +535,8 @@ fn a_file_that_is_absent_sets_nothing_and_one_that_cannot_be_read_is_named() {
 fn what_is_no_file_is_refused_and_not_waited_for() {
     let folder = tempfile::tempdir().unwrap();
     let fifo = folder.path().join("sarus.json");
-    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let made = std::process::Command::new("mkfifo").arg(&fifo).output().unwrap();
+    assert!(made.status.success(), "{made:?}");
     for path in [fifo.as_path(), Path::new("/dev/zero")] {
         let error = load_system(path).unwrap_err();
         assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
