@@ -456,6 +456,11 @@ pub(crate) fn read_output(output: &OwnedFd) -> std::io::Result<String> {
 fn runtime_said(runtime: &Path, said: &str, ended: Ended) -> ShimError {
     let said = Words::of(&blame::of_runtime(said)).causes.join("; ");
     let runtime = runtime.display().to_string();
-    let said = if said.is_empty() { format!("{ended:?}") } else { said };
+    let silent = |how: String| format!("it said nothing and {how}");
+    let said = match (said.is_empty(), ended) {
+        (false, _) => said,
+        (true, Ended::Exited(code)) => silent(format!("ended with status {code}")),
+        (true, Ended::Signaled(signal)) => silent(format!("was killed by signal {signal}")),
+    };
     ShimError::Runtime { runtime, said }
 }

@@ -42,6 +42,9 @@ fn options_that_cannot_be(who: Who, runtime: Runtime) {
     ground.run_with(&["--env-file", file], &["true"]).run().explains(125, &[file, "2"]);
     let absent = ["run", "--runtime", "/no/such/runtime", &ground.image, "true"];
     ground.session.sarus(absent).run().explains(125, &["/no/such/runtime"]);
+    let silent = ["run", "--runtime", "/bin/false", &ground.image, "true"];
+    let said = "it said nothing and ended with status 1";
+    ground.session.sarus(silent).run().explains(125, &["`/bin/false`", said]);
     // The user's own command is none of these.
     ground.run(&["no-such-program"]).run().explains(127, &["no-such-program", "not found"]);
     ground.run(&["/bin/not-executable"]).run().explains(126, &["/bin/not-executable"]);
