@@ -75,9 +75,10 @@ GresTypes=gpu
 NodeName=node[1-$nodes] NodeAddr=198.51.100.[1-$nodes] CPUs=$cpus Gres=gpu:$gpus
 PartitionName=all Nodes=ALL Default=YES State=UP MaxTime=INFINITE
 CONF
-  # With the default, a rank of a busy node is now and then told of the end of PMIx's fence before all have come to
-  # it (Slurm 22.05), and Open MPI's ranks die in MPI_Init of a message that is too early, or wait for ever.
-  echo PMIxDirectConn=false > $here/mpi.conf
+  # By default fences without data go along a tree, and a rank of a busy node is now and then told of the end of one
+  # before all have come to it (Slurm 22.05): Open MPI's ranks die in MPI_Init of a message that is too early, or wait
+  # for the data of ranks that are gone.
+  echo PMIxCollFence=ring > $here/mpi.conf
   local number
   for ((number = 0; number < gpus; number++)); do mknod -m 0666 "$here/gpu$number" c 1 3; done
   echo "Name=gpu File=$here/gpu[0-$((gpus - 1))]" > $here/gres.conf
