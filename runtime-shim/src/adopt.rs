@@ -45,33 +45,34 @@ const BY_PRECREATE: &str = "a hook of the stage `precreate`";
 /// The first member that has another, in words.
 pub(crate) fn check(spec: &Value) -> Result<(), String> {
     type Fits<'a> = &'a dyn Fn(&Value) -> bool;
-    let rules: [(&str, &str, Fits<'_>); 13] = [
-        ("", "an object", &Value::is_object),
-        ("/annotations", "an object of texts", &|all| all_of_object(all, Value::is_string)),
-        ("/hooks", "an object of lists of hooks", &|all| all_of_object(all, is_hooks)),
-        ("/linux", "an object", &Value::is_object),
-        ("/linux/devices", "a list of devices, each with its path", &|all| {
+    let rules: [(&str, &str, Fits<'_>); 12] = [
+        ("annotations", "an object of texts", &|all| all_of_object(all, Value::is_string)),
+        ("hooks", "an object of lists of hooks", &|all| all_of_object(all, is_hooks)),
+        ("linux", "an object", &Value::is_object),
+        ("linux.devices", "a list of devices, each with its path", &|all| {
             is_list(all, |device| device["path"].is_string())
         }),
-        ("/linux/namespaces", "a list of objects", &|all| is_list(all, Value::is_object)),
-        ("/linux/resources", "an object", &Value::is_object),
-        ("/mounts", "a list of mounts, each with a destination, and a list of options", &|all| {
+        ("linux.namespaces", "a list of objects", &|all| is_list(all, Value::is_object)),
+        ("linux.resources", "an object", &Value::is_object),
+        ("mounts", "a list of mounts, each with a destination, and a list of options", &|all| {
             is_list(all, is_mount)
         }),
-        ("/process", "an object", &Value::is_object),
-        ("/process/args", "a list of texts without NUL bytes", &is_texts),
-        ("/process/env", "a list of texts without NUL bytes", &is_texts),
-        ("/process/user", "an object", &Value::is_object),
-        ("/root", "an object", &Value::is_object),
+        ("process", "an object", &Value::is_object),
+        ("process.args", "a list of texts without NUL bytes", &is_texts),
+        ("process.env", "a list of texts without NUL bytes", &is_texts),
+        ("process.user", "an object", &Value::is_object),
+        ("root", "an object", &Value::is_object),
     ];
-    for (place, expected, fits) in rules {
-        if spec.pointer(place).is_some_and(|found| !(fits(found) || found.is_null())) {
-            let name = place.trim_start_matches('/').replace('/', ".");
-            let what = if name.is_empty() { name } else { format!("`{name}` of ") };
-            return Err(format!("{what}its output is not {expected}"));
+    if !spec.is_object() {
+        return Err("its output is not an object".to_owned());
+    }
+    for (member, expected, fits) in rules {
+        let found = member.split('.').fold(spec, |value, name| &value[name]);
+        if !found.is_null() && !fits(found) {
+            return Err(format!("`{member}` of its output is not {expected}"));
         }
     }
-    if spec.is_null() { Err("its output is not an object".to_owned()) } else { Ok(()) }
+    Ok(())
 }
 
 fn is_list(value: &Value, fits: impl Fn(&Value) -> bool) -> bool {

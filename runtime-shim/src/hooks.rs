@@ -72,8 +72,8 @@ pub(crate) fn select(run: &Run<'_>) -> Result<Vec<Hook>, ShimError> {
 
 /// One of a step's tasks speaks for all.
 fn is_first_task(run: &Run<'_>) -> bool {
-    let numbers = ["SLURM_PROCID", "PMI_RANK", "OMPI_COMM_WORLD_RANK"];
-    let number = numbers.iter().find_map(|name| run.request.host_variable(name));
+    let mut numbers = sarus_launch::TASKS.iter().map(|(number, _)| number);
+    let number = numbers.find_map(|name| run.request.host_variable(name));
     number.is_none_or(|number| number.to_string_lossy() == "0")
 }
 

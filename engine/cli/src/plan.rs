@@ -103,13 +103,6 @@ pub fn request(
     Ok(request)
 }
 
-/// Where launchers say which of how many tasks this is.
-const TASKS: [(&str, &str); 3] = [
-    ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
-    ("PMI_RANK", "PMI_SIZE"),
-    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
-];
-
 /// All tasks of a step have the same command line, but no two containers the same name: the task's
 /// number is added where there are several.
 fn name_of_task(name: &str, caller: &Caller) -> String {
@@ -117,7 +110,8 @@ fn name_of_task(name: &str, caller: &Caller) -> String {
         let value = caller.env.iter().find(|(known, _)| known == name)?;
         value.1.to_str()?.parse::<u64>().ok()
     };
-    let task = TASKS.iter().find_map(|(rank, size)| Some((number(rank)?, number(size)?)));
+    let task =
+        sarus_launch::TASKS.iter().find_map(|(rank, size)| Some((number(rank)?, number(size)?)));
     match task {
         Some((rank, 2..)) => format!("{name}.{rank}"),
         _ => name.to_owned(),

@@ -12,6 +12,14 @@ use crate::RawString;
 /// The search path where neither image, host, site nor user gives one; Docker's.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// Variables in which launchers (Slurm, MPICH's, Open MPI's) say which of how many tasks this is: the
+/// task's number, from 0, and the number of tasks.
+pub const TASKS: [(&str, &str); 3] = [
+    ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
+    ("PMI_RANK", "PMI_SIZE"),
+    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+];
+
 /// Who decided something about a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]

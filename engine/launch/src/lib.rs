@@ -10,7 +10,7 @@ mod record;
 mod request;
 mod users;
 
-pub use environment::{DEFAULT_PATH, Origin, Sources, Variable, Variables, variables};
+pub use environment::{DEFAULT_PATH, Origin, Sources, TASKS, Variable, Variables, variables};
 pub use raw::RawString;
 pub use record::{EXEC_VERSION, ExecRequest, RECORD_NAME, RECORD_SIZE_MAX, RECORD_VERSION, Record};
 pub use request::{
