@@ -159,7 +159,10 @@ impl CliError {
             }
             Self::NoContainer { running, .. } => Some(format!("there are {}", running.join(", "))),
             Self::NoContent { .. } => Some("`sarus ls -l` shows what is there".to_owned()),
-            Self::NotSound { .. } => Some("`sarus pull` of an image writes it anew".to_owned()),
+            Self::NotSound { .. } => Some(
+                "what mends an image is said with its error; a file is to be made or copied anew"
+                    .to_owned(),
+            ),
             Self::SomeFailed { .. } => None,
             Self::Signal { .. } => Some("`sarus ps` lists those that run".to_owned()),
             Self::SourceDateEpoch { .. } => Some("unset it, or set it to a number".to_owned()),

@@ -228,7 +228,8 @@ impl ImageError {
             Self::Unpack { source, .. } => source.hint(),
             Self::Look { source, .. } => source.hint(),
             Self::Unlike { .. } => Some(
-                "`sarus rmi --force` of the image, then `sarus pull` or `load`, writes it anew"
+                "`sarus rmi --force ID`, with the image's id from `sarus images`, removes it under all its \
+                 names; then `sarus pull` or `load` writes it anew"
                     .to_owned(),
             ),
             Self::Directory { .. } => Some("make the directory first".to_owned()),

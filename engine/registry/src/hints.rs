@@ -101,9 +101,10 @@ impl RegistryError {
     }
 }
 
-/// Whether it is what an image's documents name, and not the image.
+/// Whether it is what an image's documents name, by path or by digest, and not the image.
 fn is_part(object: &str) -> bool {
-    ["/manifests/sha", "/blobs/sha"].iter().any(|part| object.contains(part))
+    object.parse::<sarus_oci::Digest>().is_ok()
+        || ["/manifests/sha", "/blobs/sha"].iter().any(|part| object.contains(part))
 }
 
 /// What a user calls the registry that serves `host`.

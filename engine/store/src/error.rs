@@ -133,7 +133,8 @@ impl StoreError {
             }
             // A pull looks at lengths, so it keeps what is there.
             Self::Digest { .. } => Some(
-                "`sarus rmi --force` of the image, then `sarus pull` or `load`, writes it anew"
+                "`sarus rmi --force ID`, with the image's id from `sarus images`, removes it under all its \
+                 names; then `sarus pull` or `load` writes it anew"
                     .to_owned(),
             ),
             Self::Newer { .. } => Some("use the version of sarus that wrote it".to_owned()),

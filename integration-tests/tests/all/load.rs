@@ -141,6 +141,10 @@ fn an_archive_from_a_pipe_loads_as_one_from_a_file() {
         let output = original.session.sarus(words).input(&bytes).run();
         assert!(output.ok().contains("sha256:"), "{output}");
     }
+    // A shell's pipe in the place of a file has a path that leads to no other.
+    let substitution = ["bash", "-c", r#"exec "$@" <(cat "$0") named"#, &docker];
+    original.session.sarus(["load"]).under(substitution).run().ok();
+    original.compare("named");
     original.compare("piped");
     let none = original.session.sarus(["load"]).run();
     none.explains(125, &["standard input", "it is empty"]);

@@ -25,7 +25,8 @@ mod storage;
 use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, BufWriter, Read};
-use std::path::PathBuf;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -152,12 +153,21 @@ fn admit(request: &LoadRequest, format: Format, policy: &Policy) -> Result<Admis
         }
         Place::Input => Subject::File(transport(format), None),
         Place::Path(given) => {
-            path = std::fs::canonicalize(given)
-                .map_err(|source| LoadError::Open { path: given.clone(), source })?;
-            Subject::File(transport(format), Some(&path))
+            path = resolve(given)?;
+            Subject::File(transport(format), path.as_deref())
         }
     };
     Ok(policy.rule(&subject).admit(&subject, &Evidence::default())?)
+}
+
+/// The path that policies know a file by. A pipe without a name (`/dev/fd/63`) has none, as standard
+/// input.
+fn resolve(given: &Path) -> Result<Option<PathBuf>, LoadError> {
+    match std::fs::canonicalize(given) {
+        Ok(path) => Ok(Some(path)),
+        Err(_) if given.metadata().is_ok_and(|found| found.file_type().is_fifo()) => Ok(None),
+        Err(source) => Err(LoadError::Open { path: given.to_owned(), source }),
+    }
 }
 
 /// A format as policies have it.

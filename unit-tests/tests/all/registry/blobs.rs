@@ -240,6 +240,17 @@ fn a_redirected_blob_is_fetched_without_credentials() {
 }
 
 #[test]
+fn a_layer_that_the_registry_lacks_is_told_as_a_part() {
+    let server = Server::start(|request, _| {
+        let status = if request.path == "/v2/" { 200 } else { 404 };
+        Reply::new(status, "")
+    });
+    let user = User::insecure(&[&server]);
+    let error = download(&user, &server).0.unwrap_err();
+    assert_told(&error, &["sha256:", "not this part of it", "push it again"]);
+}
+
+#[test]
 fn a_refusal_of_the_storage_is_not_taken_for_one_of_the_registry() {
     for status in [401, 403, 404] {
         let storage = Server::start(move |_, _| Reply::new(status, ""));
